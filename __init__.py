@@ -1,0 +1,41 @@
+"""See, explain and mend what happens inside directly trained spiking neural networks.
+
+The public names are resolved on first use, so that ``import spikescope`` and the dashboard
+load neither torch nor plotly.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .analysis.findings import Finding, diagnose
+    from .data.runs import Run, open_run
+    from .probes.probe import Probe, watch
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Finding": ".analysis.findings",
+    "Probe": ".probes.probe",
+    "Run": ".data.runs",
+    "diagnose": ".analysis.findings",
+    "open_run": ".data.runs",
+    "watch": ".probes.probe",
+}
+
+__all__ = ["Finding", "Probe", "Run", "__version__", "diagnose", "open_run", "watch"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the home of a public name the first time that somebody asks for it."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    raise AttributeError(
+        f"module 'spikescope' has no attribute {name!r}; it has {', '.join(__all__)}"
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""``python -m spikescope`` is the ``spikescope`` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""What is true: pure mathematics on arrays and recorded runs."""

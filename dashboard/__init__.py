@@ -1,0 +1,1 @@
+"""What a person looks at: figures as pure functions and the Dash app around them."""

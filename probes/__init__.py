@@ -1,0 +1,1 @@
+"""What touches a live torch model: adapters, capture, accumulators, the recorder."""

@@ -1,0 +1,1 @@
+"""Reference networks and the training loop of the demo."""
