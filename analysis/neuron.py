@@ -73,6 +73,59 @@ class NeuronSpec:
             )
 
 
+def check_stationary(spec: NeuronSpec) -> None:
+    """Refuse dynamics that settle to no law, or that the theory does not describe.
+
+    A live layer may legally have a threshold at or below its rest; the theory of a layer that fires
+    because of its input does not hold there, so it is refused here and not in :class:`NeuronSpec`.
+
+    Args:
+        spec: the layer's dynamics.
+
+    Raises:
+        ValueError: a threshold at or below rest, reset value or 0 reset amount, a decay of 1 with
+            no hard reset, a gain of 0; the message quotes the value and says what is possible.
+
+    Example:
+        >>> check_stationary(NeuronSpec(decay=1.0, reset="none"))
+        Traceback (most recent call last):
+        ...
+        ValueError: decay=1.0 with reset='none' has no stationary law: take decay < 1 or reset='to_value'
+
+    Source:
+        Drift condition for decay < 1 behind Theorem 1 of Kook et al., arXiv 2511.08708.
+    """
+    _require(
+        _known(spec.threshold) > _known(spec.rest),
+        f"threshold={spec.threshold!r} must be above rest={spec.rest!r}",
+    )
+    if spec.reset == "to_value":
+        _require(
+            _known(spec.threshold) > _known(spec.reset_value),
+            f"threshold={spec.threshold!r} must be above reset_value={spec.reset_value!r}",
+        )
+    if spec.reset == "subtract" and spec.reset_amount is not None:
+        _require(
+            _known(spec.reset_amount) > 0, f"reset_amount={spec.reset_amount!r} must be above 0"
+        )
+    _require(_known(spec.gain) != 0, f"gain={spec.gain!r} shuts the input out: take another value")
+    if spec.reset != "to_value":
+        _require(
+            _known(spec.decay) < 1,
+            f"decay={spec.decay!r} with reset={spec.reset!r} has no stationary law: "
+            "take decay < 1 or reset='to_value'",
+        )
+    _require(
+        _known(spec.synapse_decay) < 1,
+        f"synapse_decay={spec.synapse_decay!r} has no stationary law: take synapse_decay < 1",
+    )
+
+
+def _require(holds: Any, message: str) -> None:
+    if not np.all(holds):
+        raise ValueError(message)
+
+
 def step(spec: NeuronSpec, v: Any, current: Any, threshold: Any = None) -> tuple[Any, Any, Any]:
     """Advance a layer by one timestep.
 
@@ -141,8 +194,10 @@ def replay(
     filtered: Any = 0.0
     us, ss = [], []
     for t in range(len(current)):
-        filtered = current[t] if _is_zero(spec.synapse_decay) else (
-            spec.synapse_decay * filtered + current[t]
+        filtered = (
+            current[t]
+            if _is_zero(spec.synapse_decay)
+            else (spec.synapse_decay * filtered + current[t])
         )
         theta = None if threshold is None else threshold[t]
         u, s, v = step(spec, v, filtered, theta)

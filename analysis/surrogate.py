@@ -1,45 +1,35 @@
-"""Surrogate derivatives as ``peak * shape((u - threshold) / width)``, one line a shape."""
+"""Surrogate derivatives as ``peak * shape((u - threshold) / width)``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from .surrogate_shapes import SHAPES, Shape, cell_average
 
-@dataclass(frozen=True)
-class Shape:
-    """One unit-height surrogate shape.
+__all__ = ["COVERAGE_EPSILON", "SHAPES", "Law", "Shape", "Surrogate"]
 
-    Args:
-        value: ``value(x, tail, xp)`` with x = (u - threshold) / width, any shape; xp is the array
-            module (numpy or torch), so that one line serves the theory and the live layer.
-        source: where the shape comes from.
-    """
-
-    value: Callable[[Any, Any, Any], Any]
-    source: str
+COVERAGE_EPSILON = 1e-2
+"""Share of the peak above which an element counts as covered (gradient-available)."""
 
 
-SHAPES: dict[str, Shape] = {
-    "rectangular": Shape(lambda x, q, xp: 1.0 * (xp.abs(x) < 0.5), "Wu et al. 2018, eq. 24"),
-    "triangular": Shape(lambda x, q, xp: xp.clip(1.0 - xp.abs(x), 0.0, None), "Bellec et al. 2018"),
-    "exponential": Shape(lambda x, q, xp: xp.exp(-xp.abs(x)), "Shrestha and Orchard 2018"),
-    "gaussian": Shape(lambda x, q, xp: xp.exp(-0.5 * x * x), "Yin et al. 2021"),
-    "sigmoid": Shape(lambda x, q, xp: 1.0 - xp.tanh(0.5 * x) ** 2, "Zenke and Vogels 2021"),
-    "fast_sigmoid": Shape(lambda x, q, xp: (1.0 + xp.abs(x)) ** -2.0, "Zenke and Ganguli 2018"),
-    "arctan": Shape(lambda x, q, xp: 1.0 / (1.0 + x * x), "Fang et al. 2021"),
-    "q_pseudo_spike": Shape(
-        lambda x, q, xp: (1.0 + 2.0 * xp.abs(x) / (q - 1.0)) ** -q, "Herranz-Celotti and Rouat 2022"
-    ),
-}
+class Law(Protocol):
+    """A law of the membrane potential that a surrogate can be averaged over."""
+
+    def probability(self, low: Any, high: Any) -> Any:
+        """Return P(low < u < high)."""
+
+    def expect(self, shape: str, centre: Any, width: Any, order: int, tail: Any) -> Any:
+        """Return E[shape((u - centre) / width) ** order]."""
 
 
 @dataclass(frozen=True)
 class Surrogate:
     """The derivative that replaces that of the spike in the backward pass.
+
+    peak, width and tail may be arrays that broadcast over layers (or, for live layers, tensors).
 
     Args:
         shape: a name in :data:`SHAPES`.
@@ -53,17 +43,230 @@ class Surrogate:
     Example:
         >>> Surrogate("fast_sigmoid", peak=1.0, width=0.04).derivative(np.array([0.0, 0.04]))
         array([1.  , 0.25])
+
+    Source:
+        Families and parametrisation: Herranz-Celotti and Rouat, arXiv 2202.00282.
     """
 
     shape: str = "fast_sigmoid"
-    peak: float = 1.0
-    width: float = 1.0
-    tail: float = 2.0
+    peak: Any = 1.0
+    width: Any = 1.0
+    tail: Any = 2.0
 
     def __post_init__(self) -> None:
         if self.shape not in SHAPES:
             raise ValueError(f"shape={self.shape!r} is not one of {', '.join(SHAPES)}")
+        for name in ("peak", "width", "tail"):
+            # numpy scalars would widen a float32 potential; Python numbers do not.
+            if isinstance(value := getattr(self, name), np.generic | int):
+                object.__setattr__(self, name, float(value))
+        _require_above("peak", self.peak, 0.0, "a finite number above 0")
+        _require_above("width", self.width, 0.0, "a finite number above 0")
+        if self.shape == "q_pseudo_spike":
+            _require_above(
+                "tail", self.tail, 1.0,
+                "finite and above 1, or the derivative has no area (large: take 'exponential')",
+            )  # fmt: skip
+
+    @classmethod
+    def from_dampening(
+        cls, shape: str, dampening: Any, sharpness: Any, tail: Any = 2.0
+    ) -> Surrogate:
+        """Return the surrogate with dampening gamma, sharpness beta and tail-fatness q.
+
+        Args:
+            shape: a name in :data:`SHAPES`.
+            dampening: gamma, the peak, 1 / potential.
+            sharpness: beta = peak / area, 1 / potential; a unit-area surrogate has gamma = beta.
+            tail: q.
+
+        Returns:
+            The surrogate ``gamma * h(beta * (u - threshold))`` with h(0) = 1 and unit area of h.
+
+        Raises:
+            ValueError: a parameter that is not possible.
+
+        Example:
+            >>> Surrogate.from_dampening("fast_sigmoid", dampening=1.0, sharpness=12.5)
+            Surrogate(shape='fast_sigmoid', peak=1.0, width=0.04, tail=2.0)
+
+        Source:
+            Herranz-Celotti and Rouat, arXiv 2202.00282.
+        """
+        _require_above("sharpness", sharpness, 0.0, "a finite number above 0")
+        unit = cls(shape, dampening, 1.0, tail)
+        return cls(shape, dampening, 1.0 / (sharpness * unit._shape.area(1, unit.tail)), tail)
+
+    @property
+    def _shape(self) -> Shape:
+        return SHAPES[self.shape]
+
+    @property
+    def area(self) -> Any:
+        """Integral of the derivative over the potential, no unit (1: the spike's own jump)."""
+        return self.peak * self.width * self._shape.area(1, self.tail)
+
+    @property
+    def square_area(self) -> Any:
+        """Integral of the squared derivative over the potential, 1 / potential."""
+        return self.peak**2 * self.width * self._shape.area(2, self.tail)
+
+    @property
+    def dampening(self) -> Any:
+        """Dampening gamma, the peak, 1 / potential."""
+        return self.peak
+
+    @property
+    def sharpness(self) -> Any:
+        """Sharpness beta = peak / area, 1 / potential."""
+        return 1.0 / (self.width * self._shape.area(1, self.tail))
+
+    @property
+    def tail_exponent(self) -> Any:
+        """Power with which the derivative decays far out; inf where it decays faster."""
+        return self._shape.tail_exponent(self.tail)
+
+    @property
+    def fwhm(self) -> Any:
+        """Full width at half maximum, potential."""
+        return 2.0 * self.half_width(0.5)
 
     def derivative(self, z: Any, xp: Any = np) -> Any:
         """Return the derivative at z = u - threshold; ``xp`` is numpy, or torch for tensors."""
-        return self.peak * SHAPES[self.shape].value(z / self.width, self.tail, xp)
+        return self.peak * self._shape.value(z / self.width, self.tail, xp)
+
+    def half_width(self, epsilon: Any = COVERAGE_EPSILON) -> Any:
+        """Return the distance from the threshold at which the derivative is epsilon * peak.
+
+        Args:
+            epsilon: share of the peak, in (0, 1), no unit.
+
+        Returns:
+            Distance, potential.
+
+        Raises:
+            ValueError: epsilon outside (0, 1).
+
+        Example:
+            >>> float(Surrogate("fast_sigmoid", width=0.04).half_width(0.01))
+            0.36
+        """
+        share = np.asarray(epsilon, dtype=float)
+        if not np.all((share > 0) & (share < 1)):
+            raise ValueError(f"epsilon={epsilon!r} is not possible: it must be between 0 and 1")
+        return self.width * self._shape.reach(share[()], self.tail)
+
+    def interval(self, threshold: Any = 1.0, epsilon: Any = COVERAGE_EPSILON) -> tuple[Any, Any]:
+        """Return the gradient-available interval, where the derivative is >= epsilon * peak.
+
+        Args:
+            threshold: where the derivative peaks, potential.
+            epsilon: share of the peak, in (0, 1), no unit.
+
+        Returns:
+            ``(low, high)``, potential. (The rectangle is 0 on its very edge.)
+
+        Raises:
+            ValueError: epsilon outside (0, 1).
+
+        Example:
+            >>> low, high = Surrogate("rectangular", width=0.5).interval(threshold=1.0)
+            >>> float(low), float(high)
+            (0.75, 1.25)
+        """
+        reach = self.half_width(epsilon)
+        return threshold - reach, threshold + reach
+
+    def coverage(self, law: Law, threshold: Any = 1.0, epsilon: Any = COVERAGE_EPSILON) -> Any:
+        """Return the share of elements whose derivative exceeds epsilon * peak.
+
+        Args:
+            law: law of the pre-reset potential, such as those of :mod:`.laws`.
+            threshold: where the derivative peaks, potential.
+            epsilon: share of the peak, in (0, 1), no unit.
+
+        Returns:
+            Probability, no unit, in the shape that law and surrogate broadcast to.
+
+        Raises:
+            ValueError: epsilon outside (0, 1).
+
+        Example:
+            >>> from spikescope.analysis.laws import GaussianLaw
+            >>> law = GaussianLaw(mean=0.0, std=0.5)
+            >>> round(float(Surrogate("rectangular").coverage(law)), 6)
+            0.157305
+
+        Source:
+            Rectangular case: coverage of the window in Kook et al., arXiv 2511.08708.
+        """
+        return law.probability(*self.interval(threshold, epsilon))
+
+    def moment(self, law: Law, threshold: Any = 1.0, order: int = 1) -> Any:
+        """Return E[derivative ** order] when the pre-reset potential follows a law.
+
+        Args:
+            law: law of the pre-reset potential, such as those of :mod:`.laws`.
+            threshold: where the derivative peaks, potential.
+            order: 1 or 2.
+
+        Returns:
+            The moment, 1 / potential ** order, in the shape that law and surrogate broadcast to.
+
+        Raises:
+            ValueError: an order other than 1 or 2.
+
+        Example:
+            >>> from spikescope.analysis.laws import GaussianLaw
+            >>> law = GaussianLaw(mean=0.0, std=1.0)
+            >>> round(float(Surrogate("rectangular", width=2.0).moment(law, order=2)), 8)
+            0.47724987
+
+        Source:
+            Moments E[s], E[s^2] of Conditions III and IV, Herranz-Celotti and Rouat 2202.00282.
+        """
+        _require_order(order)
+        return self.peak**order * law.expect(self.shape, threshold, self.width, order, self.tail)
+
+    def cell_averages(self, edges: Any, threshold: Any = 1.0, order: int = 1) -> Any:
+        """Return the mean of derivative ** order inside each cell of a grid of potentials.
+
+        Args:
+            edges: ascending cell edges, potential, ``[..., cells + 1]``.
+            threshold: where the derivative peaks, potential, a number.
+            order: 1 or 2.
+
+        Returns:
+            Exact means, 1 / potential ** order, ``[..., cells]``.
+
+        Raises:
+            ValueError: an order other than 1 or 2, or edges that do not ascend.
+
+        Example:
+            >>> Surrogate("rectangular", width=0.5).cell_averages(np.array([0.0, 1.0, 2.0]))
+            array([0.25, 0.25])
+        """
+        _require_order(order)
+        edges = np.asarray(edges, dtype=float)
+        if edges.shape[-1] < 2 or not np.all(np.diff(edges) > 0):
+            raise ValueError(f"edges={edges!r} are not possible: at least two, ascending")
+        low, high = edges[..., :-1], edges[..., 1:]
+        mean = cell_average(self._shape, low, high, threshold, self.width, order, self.tail)
+        return self.peak**order * mean
+
+
+def _require_order(order: int) -> None:
+    if order not in (1, 2):
+        raise ValueError(f"order={order!r} is not possible: it must be 1 or 2")
+
+
+def _require_above(name: str, value: Any, bound: float, wanted: str) -> None:
+    """Refuse numbers and numpy arrays at or below the bound; live tensors are not looked at."""
+    if not isinstance(value, float | int | np.ndarray | np.generic | str | list | tuple | None):
+        return
+    try:
+        known = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        known = np.asarray(np.nan)
+    if known.size == 0 or not np.all(np.isfinite(known) & (known > bound)):
+        raise ValueError(f"{name}={value!r} is not possible: it must be {wanted}")
