@@ -1,0 +1,308 @@
+"""Running statistics on the device: summarise a block of timesteps, merge blocks exactly.
+
+A block is a dict from stored column to a tensor with one entry per timestep. Nothing here waits
+for the device: no ``.item()``, no shape that depends on the data.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..analysis.surrogate import Surrogate
+from ..data.schema import COLUMNS, COVERAGE_EPSILON, DENSITY_BINS, DENSITY_WIDTH
+from .capture import Gradients
+
+Block = dict[str, Tensor]
+
+ROUNDING_ULPS = 16
+"""A replay that adds in another order than the layer differs by a few units in the last place."""
+
+
+def forward_block(
+    u: Tensor,
+    implied: Tensor,
+    spikes: Tensor,
+    current: Tensor,
+    *,
+    threshold: float,
+    scale: float,
+    surrogate: Surrogate | None,
+    fired_before: Tensor,
+    t: int,
+) -> Block:
+    """Summarise one forward pass of a layer.
+
+    Args:
+        u: pre-reset potential, ``[T, N, ...]`` with N independent samples.
+        implied: spikes (0 or 1) that u implies, ``[T, N, ...]``.
+        spikes: observed spikes (0 or 1), ``[T, N, ...]``.
+        current: input current, ``[T, N, ...]``.
+        threshold: threshold in force.
+        scale: potential per unit of the density's axis.
+        surrogate: declared surrogate; without one its columns say that nothing was seen.
+        fired_before: spikes of each element before this block, ``[N, ...]``.
+        t: first timestep of the block, from 1.
+
+    Returns:
+        The forward columns, ``[T]`` each (``density`` is ``[T, bin]``).
+    """
+    timesteps, samples = u.shape[:2]
+    z = _flat(u) - threshold
+    finite = torch.isfinite(z)
+    z = torch.where(finite, z, 0.0)
+    per_sample = finite.sum(-1)
+    count = per_sample.sum(-1)
+    block = {
+        "samples": _constant(samples, timesteps, u),
+        "count": count,
+        "nonfinite": z[0].numel() - count,
+        "threshold": _constant(threshold, timesteps, u),
+    }
+    block |= _agreement(z, finite, _flat(implied), _flat(spikes), scale)
+    block |= _moments("u", z, finite, per_sample, threshold)
+    block |= _moments("input", *_finite(_flat(current)), threshold=0.0)
+    block |= _sample_moments("u", z.sum(-1).double() / per_sample, threshold)
+    block["u_min"] = torch.where(finite, z, torch.inf).amin((1, 2)).double() + threshold
+    block["u_max"] = torch.where(finite, z, -torch.inf).amax((1, 2)).double() + threshold
+    block |= density(z / scale, finite)
+    block |= _spiking(_flat(spikes), _flat(fired_before.unsqueeze(0)), t)
+    block |= _surrogate(surrogate, z, finite, per_sample)
+    return block
+
+
+def backward_block(gradients: Gradients) -> Block:
+    """Summarise the gradients of one backward pass of a layer.
+
+    Args:
+        gradients: ``[T, N, ...]`` each.
+
+    Returns:
+        The gradient columns, ``[T]`` each.
+    """
+    block: Block = {}
+    for name, values in (
+        ("grad_s", gradients.s),
+        ("grad_s_total", gradients.s_total),
+        ("grad_u", gradients.u),
+    ):
+        block |= gradient_block(name, values)
+    flat, finite = _finite(_flat(gradients.u))[:2]
+    square, _ = _mean_square(flat, finite, finite.sum(-1))
+    samples = gradients.u.shape[1]
+    block["grad_samples"] = _constant(samples, len(flat), gradients.u)
+    block |= _sample_moments("grad_u", square, 0.0)
+    if gradients.residual is not None:
+        flat, finite, seen = _finite(_flat(gradients.residual))
+        block["residual_count"] = seen.sum(-1)
+        block["residual_square"] = _mean_square(flat, finite, seen)[1]
+    return block
+
+
+def gradient_block(name: str, values: Tensor) -> Block:
+    """Summarise one gradient ``[T, N, ...]`` into its columns, ``[T]`` each."""
+    flat, finite, seen = _finite(_flat(values))
+    count = seen.sum(-1)
+    return {
+        f"{name}_count": count,
+        f"{name}_nonfinite": flat[0].numel() - count,
+        f"{name}_zero": ((flat == 0) & finite).sum((1, 2)),
+        f"{name}_square": _mean_square(flat, finite, seen)[1],
+    }
+
+
+def density(z: Tensor, finite: Tensor) -> Block:
+    """Count u into bins whose range doubles until every finite value lies inside.
+
+    Args:
+        z: (u - threshold) in thresholds, ``[T, N, M]``.
+        finite: which of them count, ``[T, N, M]``.
+
+    Returns:
+        ``density`` ``[T, bin]`` and ``density_exponent`` ``[T]``.
+
+    Example:
+        >>> block = density(torch.tensor([[[-0.5, 0.0, 7.0]]]), torch.ones(1, 1, 3, dtype=bool))
+        >>> block["density_exponent"].tolist(), block["density"].nonzero()[:, 1].tolist()
+        ([2], [120, 128, 240])
+    """
+    half = DENSITY_BINS // 2
+    reach = z.abs().amax((1, 2)) / (half * DENSITY_WIDTH)
+    # frexp: reach = mantissa * 2^exponent with mantissa < 1, so 2^exponent is a bound.
+    exponent = torch.frexp(reach).exponent.clamp(min=0)
+    # Dividing by a power of two is exact, so a coarser count is a merge of a finer one.
+    bins = torch.floor(torch.ldexp(z / DENSITY_WIDTH, -exponent[:, None, None])).long() + half
+    rows = torch.arange(len(z), device=z.device)[:, None, None]
+    # One bin more, at the end, takes what is not finite.
+    places = torch.where(finite, bins.clamp(0, DENSITY_BINS - 1) + rows * DENSITY_BINS, -1)
+    places = torch.where(places < 0, len(z) * DENSITY_BINS, places).flatten()
+    size = len(z) * DENSITY_BINS + 1
+    if places.is_cuda:  # bincount waits for the device there
+        counts = torch.zeros(size, dtype=torch.int64, device=z.device)
+        counts.scatter_add_(0, places, torch.ones_like(places))
+    else:
+        counts = torch.bincount(places, minlength=size)
+    return {
+        "density": counts[:-1].view(len(z), DENSITY_BINS),
+        "density_exponent": exponent.long(),
+    }
+
+
+def merge(one: Block, other: Block) -> Block:
+    """Merge two blocks of the same timesteps as if their data had been seen at once.
+
+    Args:
+        one: a block.
+        other: a block with the same columns.
+
+    Returns:
+        The merged block; rules and columns are those of the schema.
+
+    Example:
+        >>> one = {"count": torch.tensor([1]), "u_mean": torch.tensor([0.0])}
+        >>> merge(one, {"count": torch.tensor([3]), "u_mean": torch.tensor([4.0])})["u_mean"].item()
+        3.0
+    """
+    merged: Block = {}
+    for name, a in one.items():
+        b, column = other[name], COLUMNS[name]
+        if column.merge == "sum":
+            merged[name] = a + b
+        elif column.merge == "min":
+            merged[name] = torch.fmin(a, b)
+        elif column.merge == "max":
+            merged[name] = torch.fmax(a, b)
+        elif column.merge == "exponent":
+            merged[name] = torch.maximum(a, b)
+        elif column.merge == "density":
+            widest = torch.maximum(one["density_exponent"], other["density_exponent"])
+            merged[name] = _coarsen(a, widest - one["density_exponent"]) + _coarsen(
+                b, widest - other["density_exponent"]
+            )
+        elif column.merge == "mean":
+            merged[name] = _pool(a, b, one[column.weight], other[column.weight])
+        elif column.merge == "variance":
+            # Spread inside the parts plus spread between their means (Chan et al. 1983, eq. 1.5).
+            weights = one[column.weight], other[column.weight]
+            center = _pool(one[column.mean], other[column.mean], *weights)
+            merged[name] = _pool(
+                a + (one[column.mean] - center) ** 2,
+                b + (other[column.mean] - center) ** 2,
+                *weights,
+            )
+    return merged
+
+
+def _pool(a: Tensor, b: Tensor, weight_a: Tensor, weight_b: Tensor) -> Tensor:
+    """Return the weighted mean; a part without weight may hold NaN and is not looked at."""
+    summed = torch.where(weight_a > 0, a * weight_a, 0.0) + torch.where(
+        weight_b > 0, b * weight_b, 0.0
+    )
+    return summed / (weight_a + weight_b)
+
+
+def _coarsen(counts: Tensor, doublings: Tensor) -> Tensor:
+    """Merge bins pairwise, each row its own number of times."""
+    half = DENSITY_BINS // 2
+    place = torch.arange(DENSITY_BINS, device=counts.device) - half
+    target = half + torch.bitwise_right_shift(place, doublings.clamp(max=62)[:, None])
+    return torch.zeros_like(counts).scatter_add_(1, target, counts)
+
+
+def _flat(values: Tensor) -> Tensor:
+    """Return ``[T, N, M]`` in float32 or float64."""
+    values = values.reshape(*values.shape[:2], -1)
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def _finite(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return values with 0 for what is not finite, the mask, and how many count per sample."""
+    finite = torch.isfinite(values)
+    return torch.where(finite, values, 0.0), finite, finite.sum(-1)
+
+
+def _constant(value: float, timesteps: int, like: Tensor) -> Tensor:
+    dtype = torch.int64 if isinstance(value, int) else torch.float64
+    return torch.full((timesteps,), value, dtype=dtype, device=like.device)
+
+
+def _moments(
+    name: str, values: Tensor, finite: Tensor, per_sample: Tensor, threshold: float
+) -> Block:
+    """Return mean and variance in two passes: the second about the first's mean."""
+    count = per_sample.sum(-1)
+    # Sums of one sample are float32 (torch adds them pairwise), sums over samples float64.
+    mean = values.sum(-1).double().sum(-1) / count
+    centred = torch.where(finite, values - mean[:, None, None].to(values.dtype), 0.0)
+    # The mean was rounded to the values' dtype; what that left is taken out of the square.
+    rest = centred.sum(-1).double().sum(-1) / count
+    square = (centred * centred).sum(-1).double().sum(-1) / count
+    return {f"{name}_mean": mean + threshold, f"{name}_var": (square - rest * rest).clamp(min=0)}
+
+
+def _sample_moments(name: str, per_sample: Tensor, shift: float) -> Block:
+    """Return mean and variance over the samples of a figure ``[T, N]`` of each sample."""
+    seen = torch.isfinite(per_sample)
+    values = torch.where(seen, per_sample, 0.0)
+    count = seen.sum(-1)
+    mean = values.sum(-1) / count
+    spread = torch.where(seen, (values - mean[:, None]) ** 2, 0.0).sum(-1) / count
+    return {f"{name}_sample_mean": mean + shift, f"{name}_sample_var": spread}
+
+
+def _agreement(z: Tensor, finite: Tensor, implied: Tensor, spikes: Tensor, scale: float) -> Block:
+    """Count the spikes that the replay does not explain, those within rounding apart."""
+    wrong = (implied != spikes) & finite
+    near = z.abs() <= ROUNDING_ULPS * torch.finfo(z.dtype).eps * scale
+    near_count = (wrong & near).sum((1, 2))
+    return {"mismatch": wrong.sum((1, 2)) - near_count, "near_mismatch": near_count}
+
+
+def _spiking(spikes: Tensor, fired_before: Tensor, t: int) -> Block:
+    per_sample = spikes.sum(-1)
+    so_far = fired_before + spikes.cumsum(0)
+    elapsed = torch.arange(t, t + len(spikes), device=spikes.device)[:, None, None]
+    return {
+        "spikes": per_sample.double().sum(-1).round().long(),
+        "silent": (so_far == 0).sum((1, 2)),
+        "saturated": (so_far == elapsed).sum((1, 2)),
+        **_sample_moments("rate", per_sample.double() / max(spikes.shape[-1], 1), 0.0),
+    }
+
+
+def _surrogate(surrogate: Surrogate | None, z: Tensor, finite: Tensor, per_sample: Tensor) -> Block:
+    if surrogate is None:
+        unknown = torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
+        none = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+        return {
+            "surrogate_mean": unknown,
+            "surrogate_square": unknown,
+            "covered": none,
+            "open": none,
+            "coverage_sample_mean": unknown,
+            "coverage_sample_var": unknown,
+        }
+    slope = torch.where(finite, surrogate.derivative(z, xp=torch), 0.0)
+    covered = (slope > COVERAGE_EPSILON * surrogate.peak).sum(-1)
+    count = per_sample.sum(-1)
+    return {
+        "surrogate_mean": slope.sum(-1).double().sum(-1) / count,
+        "surrogate_square": (slope * slope).sum(-1).double().sum(-1) / count,
+        "covered": covered.sum(-1),
+        "open": (slope != 0).sum((1, 2)),
+        **_sample_moments("coverage", covered.double() / per_sample, 0.0),
+    }
+
+
+def _mean_square(values: Tensor, finite: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean square per sample ``[T, N]`` and overall ``[T]``, without underflow.
+
+    A vanishing gradient is the very thing to measure: its square leaves float32 long before the
+    gradient does, so it is taken relative to the largest element.
+    """
+    largest = values.abs().amax((1, 2))
+    unit = torch.where(largest > 0, largest, 1.0)
+    relative = values / unit[:, None, None]
+    summed = (relative * relative).sum(-1).double()
+    square = unit.double() ** 2
+    return square[:, None] * summed / seen, square * summed.sum(-1) / seen.sum(-1)

@@ -1,0 +1,106 @@
+"""What is known about a run before its first step: layers, versions, seed, commit."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .adapters import ADAPTERS, Adapter, SpikingLayer
+
+
+def find_layers(
+    model: nn.Module,
+) -> tuple[list[tuple[SpikingLayer, Adapter]], list[dict[str, Any]]]:
+    """Find the spiking layers of a model.
+
+    Args:
+        model: the model as the user built it.
+
+    Returns:
+        The layers that can be recorded with their adapters, and a header entry (name, kind,
+        reason) for each that cannot, both in network order.
+    """
+    found, refused = [], []
+    for name, module in model.named_modules():
+        adapter = next((entry for entry in ADAPTERS if entry.handles(module)), None)
+        if adapter is None:
+            continue
+        try:
+            found.append((adapter.describe(name, module), adapter))
+        except ValueError as error:
+            kind = type(module).__name__
+            refused.append({"name": name, "kind": kind, "covered": False, "reason": str(error)})
+    return found, refused
+
+
+def header(
+    model: nn.Module,
+    layers: list[tuple[SpikingLayer, Adapter]],
+    refused: list[dict[str, Any]],
+    schedule: Any,
+) -> dict[str, Any]:
+    """Return the content of ``run.json`` in plain JSON values."""
+    entries = {layer.name: _entry(layer, adapter) for layer, adapter in layers}
+    entries |= {entry["name"]: entry for entry in refused}
+    order = [name for name, _ in model.named_modules() if name in entries]
+    first = next(model.parameters(), None)
+    return {
+        "model": type(model).__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "device": str(first.device) if first is not None else "cpu",
+        "schedule": str(schedule),
+        "seed": torch.initial_seed(),
+        "git": _git(),
+        "versions": _versions(),
+        "layers": [entries[name] for name in order],
+    }
+
+
+def _entry(layer: SpikingLayer, adapter: Adapter) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "kind": type(layer.module).__name__,
+        "framework": adapter.framework,
+        "spec": {name: _plain(value) for name, value in asdict(layer.spec).items()},
+        "surrogate": asdict(layer.surrogate) if layer.surrogate is not None else None,
+        "scale": layer.scale,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _versions() -> dict[str, str]:
+    wanted = ("spikescope", "torch", "numpy", "scipy", "pandas", "pyarrow")
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in wanted:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if torch.cuda.is_available():
+        versions["cuda"] = str(torch.version.cuda)
+        versions["gpu"] = torch.cuda.get_device_name()
+    return versions
+
+
+def _git() -> dict[str, Any] | None:
+    """Return commit and cleanness of the user's working folder, None outside a repository."""
+    try:
+        commit = _ask_git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_ask_git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _ask_git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,290 @@
+"""Attach to a model, record on a schedule, leave no trace.
+
+An error of ours never ends the training: every hook is guarded, the first failure warns once and
+switches the probe off.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..data.store import RunStore
+from .header import find_layers, header
+from .hooks import LayerHooks
+from .schedule import Schedule, as_schedule
+from .writer import Batch, Writer
+
+SCALAR_LIMIT = 500
+"""Unwritten scalars are handed to the writer at the latest after this many."""
+
+_watched: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+
+
+class SpikescopeWarning(UserWarning):
+    """Something that the user should know; the training goes on."""
+
+
+def watch(model: nn.Module, path: str | Path, every: int | Schedule = 50) -> Probe:
+    """Record a model's spiking layers while it trains.
+
+    Args:
+        model: the model; its spiking layers are found by themselves.
+        path: folder of the run; if it exists, the next free name is taken and said.
+        every: distance between recorded steps, or a function from step to bool such as
+            :class:`~spikescope.probes.schedule.LogSpaced`.
+
+    Returns:
+        A :class:`Probe`, to be used in a ``with`` statement.
+
+    Raises:
+        ValueError: ``every`` is no schedule.
+
+    Example:
+        >>> import tempfile
+        >>> from spikescope.probes.lif import LIF
+        >>> model = nn.Sequential(nn.Linear(4, 3), LIF(), nn.Linear(3, 2))
+        >>> with watch(model, Path(tempfile.mkdtemp()) / "run", every=1) as probe:
+        ...     loss = model(torch.ones(6, 8, 4)).sum()
+        ...     loss.backward()
+        ...     probe.step(loss=loss)
+        >>> from spikescope import open_run
+        >>> open_run(probe.path).table(["count"])[["layer", "t", "count"]].values.tolist()[-1]
+        ['1', 6, 24]
+    """
+    return Probe(model, path, as_schedule(every))
+
+
+class Probe:
+    """The recorder of one model; see :func:`watch`.
+
+    ``path`` is the run folder (None while or because nothing is written), ``active`` says whether
+    the probe still records.
+    """
+
+    def __init__(self, model: nn.Module, path: str | Path, schedule: Schedule) -> None:
+        self.path: Path | None = None
+        self.active = False
+        self._model = model
+        self._wanted = Path(path)
+        self._schedule = schedule
+        self._step = 0
+        self._armed = False
+        self._hooks: list[LayerHooks] = []
+        self._writer: Writer | None = None
+        self._scalars: list[tuple[int, str, Tensor | float]] = []
+        self._events: list[tuple[int, str, str, str]] = []
+        self._said: set[tuple[str, str]] = set()
+
+    def __enter__(self) -> Probe:
+        self._guarded(self._attach)()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        state = "finished" if error is None else "failed"
+        self._guarded(self._detach)(state, None if error is None else repr(error))
+
+    @property
+    def recording(self) -> bool:
+        """Whether the current step is being recorded."""
+        return self._armed
+
+    def step(self, loss: Tensor | float | None = None, **scalars: Tensor | float) -> None:
+        """End one training step; call it after ``optimizer.step()``.
+
+        Args:
+            loss: the step's loss, a number or a tensor with one element; it is not waited for.
+            scalars: further numbers of this step, by name.
+        """
+        if not self.active:
+            return
+        named = scalars if loss is None else {"loss": loss, **scalars}
+        self._guarded(self._end_step)(named)
+
+    def log(self, **scalars: Tensor | float) -> None:
+        """Note numbers at the current step (a test accuracy, say) without ending it."""
+        if self.active:
+            self._guarded(self._note)(scalars)
+
+    def _attach(self) -> None:
+        if _watched.get(self._model) is not None:
+            self._say(
+                "",
+                "double",
+                f"the model {type(self._model).__name__} is being watched already, by the run "
+                f"{str(_watched[self._model])!r}: this second probe stays off",
+            )
+            return
+        found, refused = find_layers(self._model)
+        if not found:
+            reasons = "".join(f"; {entry['name']!r}: {entry['reason']}" for entry in refused)
+            self._say(
+                "",
+                "no_layers",
+                f"no spiking layer was found in {type(self._model).__name__}{reasons}: the probe "
+                "stays off",
+            )
+            return
+        content = header(self._model, found, refused, self._schedule)
+        store = RunStore(self._wanted, content)
+        self.path = store.path
+        self.active = True
+        self._writer = Writer(store)
+        self._hooks = [LayerHooks(layer, adapter, self._guarded) for layer, adapter in found]
+        _watched[self._model] = store.path
+        if store.path != self._wanted:
+            warnings.warn(
+                f"{str(self._wanted)!r} exists and is kept: this run is written to "
+                f"{str(store.path)!r}",
+                SpikescopeWarning,
+                stacklevel=4,
+            )
+        for entry in refused:
+            self._events.append((0, entry["name"], "not_covered", entry["reason"]))
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Arm the hooks if the coming step is on the schedule."""
+        if self._schedule(self._step):
+            self._armed = True
+            for hooks in self._hooks:
+                hooks.arm()
+
+    def _end_step(self, scalars: dict[str, Tensor | float]) -> None:
+        self._note(scalars)
+        if self._armed:
+            self._flush()
+        elif len(self._scalars) >= SCALAR_LIMIT:
+            self._hand_over(Batch(self._step))
+        self._hear()
+        self._step += 1
+        if self.active:
+            self._prepare()
+
+    def _note(self, scalars: dict[str, Tensor | float]) -> None:
+        for name, value in scalars.items():
+            if isinstance(value, Tensor) and value.numel() == 1:
+                # A clone: the caller may change a loss in place before it is written.
+                self._scalars.append((self._step, name, value.detach().clone()))
+            elif isinstance(value, int | float):
+                self._scalars.append((self._step, name, float(value)))
+            else:
+                kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+                self._say("", f"scalar {name}", f"{name}={kind} is not one number: not recorded")
+
+    def _flush(self) -> None:
+        """Hand the finished step's statistics to the writer and disarm."""
+        batch = Batch(self._step)
+        reached = any(hooks.reached for hooks in self._hooks)
+        for hooks in self._hooks:
+            hooks.finish()
+            name = hooks.layer.name
+            if reached and hooks.waits_for_gradient:
+                hooks.notes["no_gradient"] = "the loss does not reach it: no gradient arrived"
+            for kind, text in hooks.notes.items():
+                self._say(name, kind, f"layer {name!r}, step {self._step}: {text}")
+            for key, block in hooks.forward.items():
+                mode, t, _ = key
+                batch.blocks.append((mode, name, t, block | hooks.backward.get(key, {})))
+        self._disarm()
+        if not batch.blocks:
+            self._say(
+                "", "nothing", f"step {self._step}: no spiking layer was called, nothing recorded"
+            )
+        self._hand_over(batch)
+
+    def _hand_over(self, batch: Batch) -> None:
+        assert self._writer is not None
+        batch.scalars, self._scalars = self._scalars, []
+        batch.events, self._events = self._events, []
+        self._writer.put(batch)
+
+    def _hear(self) -> None:
+        """Pass on what the writer noticed."""
+        assert self._writer is not None
+        while not self._writer.notices.empty():
+            _, layer, kind, text = self._writer.notices.get()
+            self._say(layer, kind, text, event=False)
+        if self._writer.error is not None:
+            raise self._writer.error
+
+    def _say(self, layer: str, kind: str, text: str, *, event: bool = True) -> None:
+        """Warn once per layer and kind, and keep the event for the run."""
+        if (layer, kind) in self._said:
+            return
+        self._said.add((layer, kind))
+        if event:
+            self._events.append((self._step, layer, kind, text))
+        warnings.warn(text, SpikescopeWarning, stacklevel=5)
+
+    def _disarm(self) -> None:
+        self._armed = False
+        for hooks in self._hooks:
+            hooks.disarm()
+
+    def _detach(self, state: str, error: str | None) -> None:
+        """Remove every hook, write what is left, say how the run ended."""
+        if self._armed:
+            # The step was not ended by step(): what it saw is incomplete and not recorded.
+            self._disarm()
+        if self._writer is None:
+            return
+        _watched.pop(self._model, None)
+        self.active = False
+        writer, self._writer = self._writer, None
+        batch = Batch(self._step, scalars=self._scalars, events=self._events)
+        self._scalars, self._events = [], []
+        writer.put(batch)
+        writer.close()
+        if writer.error is not None:
+            raise writer.error
+        facts = {"steps": self._step, "dropped": writer.dropped}
+        writer.store.end(state, **facts, **({"error": error} if error else {}))
+
+    def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:  # ours: the training must go on
+                self._fail(error)
+                return None
+
+        return call
+
+    def _fail(self, error: Exception) -> None:
+        """Switch off after an error of ours: no hook stays, nothing more is written."""
+        self._disarm()
+        self.active = False
+        _watched.pop(self._model, None)
+        if ("", "failed") not in self._said:
+            self._said.add(("", "failed"))
+            where = f" at step {self._step}" if self._step else ""
+            warnings.warn(
+                f"recording stopped{where}, the training goes on: {_describe(error)}",
+                SpikescopeWarning,
+                stacklevel=4,
+            )
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close(timeout=5.0)
+            try:
+                writer.store.end("probe failed", steps=self._step, error=_describe(error))
+            except OSError:
+                return  # the disk refuses: the run stays without an end and reads as broken off
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,234 @@
+"""The way out: statistics leave the device without waiting and are written by a thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..data.merge import merge_rows
+from ..data.schema import COLUMNS, KEYS, STORED
+from ..data.store import RunStore
+from .accumulators import Block
+
+PART_ROWS = 20_000
+"""A part is written when this many rows wait ..."""
+
+PART_SECONDS = 2.0
+"""... or the oldest of them has waited this long."""
+
+QUEUE_LIMIT = 64
+"""Recorded steps that may wait for the writer; beyond it a step is dropped and counted."""
+
+
+@dataclass
+class Batch:
+    """What one flush hands over: blocks with the key of their rows, scalars, events.
+
+    Args:
+        step: the recorded step.
+        blocks: ``(mode, layer, first t, block)``; the tensors are on their way to the host.
+        scalars: ``(step, name, value)``.
+        events: ``(step, layer, kind, text)``.
+        arrived: device events after which the tensors may be read.
+    """
+
+    step: int
+    blocks: list[tuple[str, str, int, Block]] = field(default_factory=list)
+    scalars: list[tuple[int, str, Tensor | float]] = field(default_factory=list)
+    events: list[tuple[int, str, str, str]] = field(default_factory=list)
+    arrived: list[Any] = field(default_factory=list)
+
+
+class Writer:
+    """A thread that turns batches into parts of a run; it never blocks training.
+
+    Args:
+        store: the run that it writes.
+
+    After a failure ``error`` holds it and everything later is dropped; ``notices`` collects what
+    the numbers themselves say and the user should hear (NaN in u, say), as
+    ``(step, layer, kind, text)``.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+        self.error: BaseException | None = None
+        self.dropped = 0
+        self.notices: queue.SimpleQueue[tuple[int, str, str, str]] = queue.SimpleQueue()
+        self._queue: queue.Queue[Batch | None] = queue.Queue(QUEUE_LIMIT)
+        self._waiting = _Waiting()
+        self._noticed: set[tuple[str, str]] = set()
+        self._thread = threading.Thread(target=self._run, name="spikescope-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, batch: Batch) -> None:
+        """Hand a batch over; a full queue drops it and counts that."""
+        for index, (mode, layer, t, block) in enumerate(batch.blocks):
+            batch.blocks[index] = (mode, layer, t, _to_host(block))
+        batch.scalars = _scalars_to_host(batch.scalars)
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            event = torch.cuda.Event()
+            event.record()
+            batch.arrived.append(event)
+        try:
+            self._queue.put_nowait(batch)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self, timeout: float = 60.0) -> None:
+        """Write what waits and end the thread; afterwards ``error`` is final."""
+        try:
+            self._queue.put(None, timeout=timeout)
+        except queue.Full:
+            self.error = self.error or TimeoutError("the writer did not keep up")
+            return
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        open_ = True
+        while open_:
+            try:
+                batch = self._queue.get(timeout=PART_SECONDS / 2)
+            except queue.Empty:
+                batch = Batch(step=-1)
+            open_ = batch is not None
+            if self.error is not None:
+                continue
+            try:
+                if batch is not None:
+                    self._take(batch)
+                if not open_ or self._waiting.due():
+                    self._waiting.write(self.store)
+            except Exception as error:  # the training must not learn of it in any other way
+                self.error = error
+
+    def _take(self, batch: Batch) -> None:
+        for event in batch.arrived:
+            event.synchronize()
+        if batch.blocks:
+            columns = _records(batch)
+            self._waiting.add("records", columns)
+            self._look(batch.step, columns)
+        if batch.scalars:
+            steps, names, values = zip(*batch.scalars, strict=True)
+            numbers = [float(value) for value in values]
+            self._waiting.add("scalars", {"step": steps, "name": names, "value": numbers})
+        if batch.events:
+            self._waiting.add("events", _columns(_EVENT, batch.events))
+
+    def _look(self, step: int, columns: Mapping[str, Any]) -> None:
+        """Notice, once per layer, what no later look at a mean would show."""
+        for kind, text in _NOTICES.items():
+            bad: dict[str, int] = {}
+            for layer, count in zip(columns["layer"], columns[kind], strict=True):
+                bad[layer] = bad.get(layer, 0) + int(count)
+            for layer, count in bad.items():
+                if count and (layer, kind) not in self._noticed:
+                    self._noticed.add((layer, kind))
+                    notice = (step, layer, kind, text.format(layer=layer, step=step, count=count))
+                    self.notices.put(notice)
+                    self._waiting.add("events", _columns(_EVENT, [notice]))
+
+
+_EVENT = ("step", "layer", "kind", "text")
+
+_NOTICES = {
+    "nonfinite": "layer {layer!r}, step {step}: u is NaN or infinite at {count} elements; they are "
+    "counted and left out of the statistics",
+    "grad_u_nonfinite": "layer {layer!r}, step {step}: dL/du is NaN or infinite at {count} "
+    "elements; they are counted and left out of the statistics",
+    "mismatch": "layer {layer!r}, step {step}: {count} spikes are not explained by the declared "
+    "decay, threshold and reset; its figures may be wrong",
+}
+
+
+class _Waiting:
+    """Rows that are not on disk yet."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[str, list[Mapping[str, Any]]] = {}
+        self._rows = 0
+        self._since = 0.0
+
+    def add(self, table: str, columns: Mapping[str, Any]) -> None:
+        if not self._chunks:
+            self._since = time.monotonic()
+        self._chunks.setdefault(table, []).append(columns)
+        self._rows += len(next(iter(columns.values())))
+
+    def due(self) -> bool:
+        if not self._chunks:
+            return False
+        return self._rows >= PART_ROWS or time.monotonic() - self._since >= PART_SECONDS
+
+    def write(self, store: RunStore) -> None:
+        for table, chunks in self._chunks.items():
+            columns = {
+                name: [value for chunk in chunks for value in chunk[name]] for name in chunks[0]
+            }
+            store.append(table, columns)
+        self._chunks = {}
+        self._rows = 0
+
+
+def _columns(names: tuple[str, ...], rows: list[Any]) -> dict[str, Any]:
+    return dict(zip(names, zip(*rows, strict=True), strict=True))
+
+
+def _records(batch: Batch) -> dict[str, Any]:
+    """Return the stored columns of all blocks of a step; what a block did not see is 0 or NaN."""
+    columns: dict[str, list[Any]] = {name: [] for name in STORED}
+    for mode, layer, t, block in batch.blocks:
+        timesteps = len(block["samples"])
+        columns["step"] += [batch.step] * timesteps
+        columns["mode"] += [mode] * timesteps
+        columns["layer"] += [layer] * timesteps
+        columns["t"] += range(t, t + timesteps)
+        for name in STORED:
+            if name in block:
+                columns[name] += list(block[name].numpy())
+            elif name not in KEYS:
+                absent = 0 if COLUMNS[name].dtype == "int64" else float("nan")
+                columns[name] += [absent] * timesteps
+    rows = list(zip(*(columns[name] for name in KEYS), strict=True))
+    if len(set(rows)) == len(rows):
+        return columns
+    # Calls of different length, or one timestep at a time: several blocks speak of one row.
+    merged = merge_rows(pd.DataFrame(columns))
+    return {name: list(merged[name]) for name in STORED}
+
+
+def _to_host(block: Block) -> Block:
+    """Start the copy to the host; on a CUDA device nobody waits for it here."""
+    return {name: _copy(values) for name, values in block.items()}
+
+
+def _copy(values: Tensor) -> Tensor:
+    if not values.is_cuda:
+        return values
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return host.copy_(values, non_blocking=True)
+
+
+def _scalars_to_host(
+    scalars: list[tuple[int, str, Tensor | float]],
+) -> list[tuple[int, str, Tensor | float]]:
+    """Copy the scalar tensors of a device at once: one transfer for all steps they come from."""
+    out = list(scalars)
+    by_device: dict[torch.device, list[tuple[int, Tensor]]] = {}
+    for place, (_, _, value) in enumerate(scalars):
+        if isinstance(value, Tensor):
+            by_device.setdefault(value.device, []).append((place, value.reshape(()).double()))
+    for entries in by_device.values():
+        host = _copy(torch.stack([value for _, value in entries]))
+        for index, (place, _) in enumerate(entries):
+            out[place] = (*scalars[place][:2], host[index])
+    return out
