@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .checks import ABOVE_ZERO, LARGEST, number
 from .surrogate_shapes import SHAPES, Shape, cell_average
 
 __all__ = ["COVERAGE_EPSILON", "SHAPES", "Law", "Shape", "Surrogate"]
@@ -56,17 +57,14 @@ class Surrogate:
     def __post_init__(self) -> None:
         if self.shape not in SHAPES:
             raise ValueError(f"shape={self.shape!r} is not one of {', '.join(SHAPES)}")
-        for name in ("peak", "width", "tail"):
-            # numpy scalars would widen a float32 potential; Python numbers do not.
-            if isinstance(value := getattr(self, name), np.generic | int):
-                object.__setattr__(self, name, float(value))
-        _require_above("peak", self.peak, 0.0, "a finite number above 0")
-        _require_above("width", self.width, 0.0, "a finite number above 0")
+        for name in ("peak", "width"):
+            wanted = "a finite number above 0"
+            value = number(name, getattr(self, name), ABOVE_ZERO, LARGEST, wanted)
+            object.__setattr__(self, name, value)
         if self.shape == "q_pseudo_spike":
-            _require_above(
-                "tail", self.tail, 1.0,
-                "finite and above 1, or the derivative has no area (large: take 'exponential')",
-            )  # fmt: skip
+            wanted = "finite and above 1, or it has no area (for a large one take 'exponential')"
+            tail = number("tail", self.tail, np.nextafter(1.0, 2.0), LARGEST, wanted)
+            object.__setattr__(self, "tail", tail)
 
     @classmethod
     def from_dampening(
@@ -93,7 +91,8 @@ class Surrogate:
         Source:
             Herranz-Celotti and Rouat, arXiv 2202.00282.
         """
-        _require_above("sharpness", sharpness, 0.0, "a finite number above 0")
+        wanted = "a finite number above 0"
+        sharpness = number("sharpness", sharpness, ABOVE_ZERO, LARGEST, wanted)
         unit = cls(shape, dampening, 1.0, tail)
         return cls(shape, dampening, 1.0 / (sharpness * unit._shape.area(1, unit.tail)), tail)
 
@@ -258,15 +257,3 @@ class Surrogate:
 def _require_order(order: int) -> None:
     if order not in (1, 2):
         raise ValueError(f"order={order!r} is not possible: it must be 1 or 2")
-
-
-def _require_above(name: str, value: Any, bound: float, wanted: str) -> None:
-    """Refuse numbers and numpy arrays at or below the bound; live tensors are not looked at."""
-    if not isinstance(value, float | int | np.ndarray | np.generic | str | list | tuple | None):
-        return
-    try:
-        known = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        known = np.asarray(np.nan)
-    if known.size == 0 or not np.all(np.isfinite(known) & (known > bound)):
-        raise ValueError(f"{name}={value!r} is not possible: it must be {wanted}")
