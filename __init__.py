@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .analysis.findings import Finding, diagnose
     from .data.runs import Run, open_run
-    from .probes.probe import Probe, watch
+    from .probes.probe import Probe, SpikescopeWarning, watch
 
 __version__ = "0.1.0"
 
@@ -20,12 +20,22 @@ _HOMES = {
     "Finding": ".analysis.findings",
     "Probe": ".probes.probe",
     "Run": ".data.runs",
+    "SpikescopeWarning": ".probes.probe",
     "diagnose": ".analysis.findings",
     "open_run": ".data.runs",
     "watch": ".probes.probe",
 }
 
-__all__ = ["Finding", "Probe", "Run", "__version__", "diagnose", "open_run", "watch"]
+__all__ = [
+    "Finding",
+    "Probe",
+    "Run",
+    "SpikescopeWarning",
+    "__version__",
+    "diagnose",
+    "open_run",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -214,11 +214,14 @@ class Probe:
     def _hear(self) -> None:
         """Pass on what the writer noticed."""
         assert self._writer is not None
-        while not self._writer.notices.empty():
-            _, layer, kind, text = self._writer.notices.get()
-            self._say(layer, kind, text, event=False)
+        self._repeat(self._writer)
         if self._writer.error is not None:
             raise self._writer.error
+
+    def _repeat(self, writer: Writer) -> None:
+        while not writer.notices.empty():
+            _, layer, kind, text = writer.notices.get()
+            self._say(layer, kind, text, event=False)
 
     def _say(self, layer: str, kind: str, text: str, *, event: bool = True) -> None:
         """Warn once per layer and kind, and keep the event for the run."""
@@ -248,6 +251,7 @@ class Probe:
         self._scalars, self._events = [], []
         writer.put(batch)
         writer.close()
+        self._repeat(writer)
         if writer.error is not None:
             raise writer.error
         facts = {"steps": self._step, "dropped": writer.dropped}
