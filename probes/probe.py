@@ -246,7 +246,7 @@ class Probe:
             return
         _watched.pop(self._model, None)
         self.active = False
-        writer, self._writer = self._writer, None
+        writer = self._writer
         batch = Batch(self._step, scalars=self._scalars, events=self._events)
         self._scalars, self._events = [], []
         writer.put(batch)
@@ -254,6 +254,7 @@ class Probe:
         self._repeat(writer)
         if writer.error is not None:
             raise writer.error
+        self._writer = None
         facts = {"steps": self._step, "dropped": writer.dropped}
         writer.store.end(state, **facts, **({"error": error} if error else {}))
 
