@@ -215,6 +215,7 @@ def drift_over_time(
     counts = np.asarray(counts, dtype=float)
     if counts.ndim < 2 or counts.shape[-2] < 2:
         raise ValueError(f"counts of shape {counts.shape} are not [..., T, bins] with T >= 2")
+    counts, edges = probabilities(counts, edges)
     steps = counts.shape[-2]
     sizes = np.broadcast_to(np.asarray(n_eff, dtype=float), counts.shape[:-1])
     freedoms = np.broadcast_to(np.asarray(freedom, dtype=float), counts.shape[:-1])

@@ -130,9 +130,11 @@ def autocovariance(series: np.ndarray) -> np.ndarray:
     """Return the autocovariance ``[..., n // 4 + 1]`` at lags 0, 1, ... of ``[..., n]`` values."""
     length = series.shape[-1]
     centred = series - series.mean(axis=-1, keepdims=True)
-    lags = range(length // 4 + 1)
-    products = [(centred[..., : length - k] * centred[..., k:]).sum(axis=-1) for k in lags]
-    return np.asarray(np.stack(products, axis=-1) / length)
+    centred = centred * (np.ptp(series, axis=-1, keepdims=True) > 0)  # or rounding would correlate
+    # Padded to twice the length, so that the products do not wrap around.
+    power = np.abs(np.fft.rfft(centred, 2 * length)) ** 2
+    products = np.fft.irfft(power, 2 * length)[..., : length // 4 + 1]
+    return np.asarray(products / length)
 
 
 def integrated_time(covariance: np.ndarray, length: int) -> np.ndarray:
