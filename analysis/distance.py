@@ -273,8 +273,8 @@ def wasserstein_null(share: np.ndarray, edges: np.ndarray) -> Null:
     # corr(B(s), B(t)) of a bridge is the root of odds(s) / odds(t) for s <= t. The odds are
     # bounded so that their powers stay finite; what is cut off has no spread.
     odds = np.clip(below, 1e-12, 1.0) / np.clip(1.0 - below, 1e-12, 1.0)
-    square: Any = np.pi / 2 * (spread**2).sum(axis=-1)
-    for power, coefficient in enumerate(_G.coef):
+    square = np.pi / 2 * (spread**2).sum(axis=-1)
+    for power, coefficient in enumerate(np.asarray(_G.coef, dtype=float)):
         earlier = np.cumsum(spread * odds**power, axis=-1) - spread * odds**power
         square = square + 2.0 * coefficient * (spread * odds**-power * earlier).sum(axis=-1)
     square = 2 / np.pi * square
@@ -307,8 +307,8 @@ def total_variation_null(share: np.ndarray) -> Null:
     spread = np.sqrt(share * (1.0 - share))
     # corr of two bins is -sqrt(odds odds); a bin with everything in it has no spread.
     odds = np.where(share < 1.0, share / np.where(share < 1.0, 1.0 - share, 1.0), 0.0)
-    square: Any = np.pi / 2 * (spread**2).sum(axis=-1)
-    for power, coefficient in enumerate(_G.coef):
+    square = np.pi / 2 * (spread**2).sum(axis=-1)
+    for power, coefficient in enumerate(np.asarray(_G.coef, dtype=float)):
         part = spread * odds**power
         square = square + coefficient * (part.sum(axis=-1) ** 2 - (part**2).sum(axis=-1))
     square = 2 / np.pi * 0.25 * square

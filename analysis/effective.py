@@ -148,7 +148,7 @@ def integrated_time(covariance: np.ndarray, length: int) -> np.ndarray:
     enough = lags >= WINDOW_FACTOR * times
     stop = np.where(enough.any(axis=-1), enough.argmax(axis=-1), len(lags) - 1)
     chosen = np.take_along_axis(times, stop[..., None], axis=-1)[..., 0]
-    return np.asarray(np.maximum(chosen, 1.0))
+    return np.where(start[..., 0] > 0, np.maximum(chosen, 1.0), 1.0)
 
 
 def frozen_share(inputs: Any) -> Estimate:
