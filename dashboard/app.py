@@ -1,0 +1,281 @@
+"""The Dash app: the address says what is shown, one callback draws it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import (
+    ALL,
+    MATCH,
+    ClientsideFunction,
+    Dash,
+    Input,
+    Output,
+    State,
+    ctx,
+    dcc,
+    html,
+    no_update,
+)
+
+from ..data.runs import RunError
+from .catalogue import Catalogue, Snapshot
+from .components import named, switch
+from .pages import about, findings, layer, overview, runs
+from .security import Access, protect
+from .view import View
+from .words import state, verdict
+
+log = logging.getLogger(__name__)
+
+REFRESH = 3000
+"""Milliseconds between looks at a run that is being recorded."""
+
+_INDEX = """<!DOCTYPE html>
+<html lang="en">
+    <head>
+        {%metas%}
+        <title>{%title%}</title>
+        {%favicon%}
+        {%css%}
+    </head>
+    <body>
+        {%app_entry%}
+        <footer>
+            {%config%}
+            {%scripts%}
+            {%renderer%}
+        </footer>
+    </body>
+</html>"""
+
+_PAGES: dict[str, tuple[str, Any]] = {
+    "overview": ("Overview", overview.render),
+    "layer": ("Layer", layer.render),
+    "findings": ("Findings", findings.render),
+    "about": ("About", about.render),
+}
+
+
+def create_app(root: Path, access: Access | None = None) -> Dash:
+    """Return the dashboard over a folder of runs, or over one run.
+
+    Args:
+        root: a run folder, or a folder of run folders.
+        access: who may read it; this machine only if None.
+
+    Returns:
+        A Dash app; its WSGI server is ``app.server``.
+
+    Raises:
+        RunError: the folder does not exist.
+    """
+    catalogue = Catalogue(root)
+    app = Dash(
+        __name__,
+        title="spikescope",
+        update_title="",
+        assets_folder=str(Path(__file__).parent / "assets"),
+        # Given here, so that nothing in the environment can point elsewhere or open more.
+        assets_external_path="",
+        serve_locally=True,
+        enable_mcp=False,
+        suppress_callback_exceptions=True,
+        index_string=_INDEX,
+        # Errors of ours reach the log and, as one line, the page.
+        add_log_handler=False,
+    )
+    app.layout = _layout()
+    _connect(app, catalogue)
+    protect(app, access or Access())
+    return app
+
+
+def _layout() -> dmc.MantineProvider:
+    header = dmc.AppShellHeader(
+        html.Div(
+            [
+                html.Nav(id="crumbs", className="crumbs", **named("where you are")),
+                switch("theme", "light", [("light", "light"), ("dark", "dark")], "theme"),
+            ],
+            className="header",
+        )
+    )
+    main = dmc.AppShellMain(
+        [
+            html.Nav(id="pages", className="pages", **named("pages of this run")),
+            html.Div(id="verdict"),
+            html.Div(id="controls", className="controls"),
+            html.Div("Reading the record …", id="busy", className="busy", role="status"),
+            html.Div("Opening …", id="content", className="content"),
+        ]
+    )
+    return dmc.MantineProvider(
+        [
+            dcc.Location(id="url", refresh=False),
+            dcc.Store(id="defaults", data={}),
+            # What is drawn now: the shape of the switches and the state of the run on disk.
+            dcc.Store(id="drawn", data={}),
+            dcc.Store(id="beat", data=0),
+            dcc.Interval(id="tick", interval=REFRESH, max_intervals=0),
+            dmc.AppShell([header, main], header={"height": 56}, padding="md", id="shell"),
+        ],
+        id="provider",
+        forceColorScheme="light",
+        theme={"primaryColor": "blue", "fontFamily": "system-ui, sans-serif"},
+    )
+
+
+def _connect(app: Dash, catalogue: Catalogue) -> None:
+    def draw(search: str | None, beat: int, drawn: dict[str, Any]) -> tuple[Any, ...]:
+        view = View.parse(search)
+        only_new = ctx.triggered_id == "beat"
+        return _draw(catalogue, view, drawn or {}, only_new)
+
+    def spell_out(chosen: list[dict[str, Any]] | None, search: str | None) -> Any:
+        view = View.parse(search)
+        if not chosen:
+            return no_update
+        found = findings.frame(findings.ranked(catalogue.run(_name(catalogue, view))))
+        place = int(chosen[0].get("c0", -1))
+        ranked = findings.ranked(catalogue.run(_name(catalogue, view)))
+        return findings.detail(ranked[place], view) if place in found.index else no_update
+
+    app.callback(
+        Output("provider", "forceColorScheme"),
+        Output("crumbs", "children"),
+        Output("pages", "children"),
+        Output("verdict", "children"),
+        Output("controls", "children"),
+        Output("content", "children"),
+        Output("defaults", "data"),
+        Output("drawn", "data"),
+        Output("tick", "max_intervals"),
+        Input("url", "search"),
+        Input("beat", "data"),
+        State("drawn", "data"),
+        # A tick never overtakes the answer to the one before.
+        running=[
+            (Output("tick", "disabled"), True, False),
+            (Output("busy", "className"), "busy on", "busy"),
+        ],
+    )(draw)
+    app.callback(
+        Output({"type": "detail", "index": MATCH}, "children"),
+        Input({"type": "grid", "index": MATCH}, "selectedRows"),
+        State("url", "search"),
+        prevent_initial_call=True,
+    )(spell_out)
+    clientside: Any = app.clientside_callback  # dash leaves it untyped
+    clientside(
+        ClientsideFunction("spikescope", "sync"),
+        Output("url", "search"),
+        Output({"type": "set", "key": ALL}, "value"),
+        Input("url", "search"),
+        Input("defaults", "data"),
+        Input({"type": "set", "key": ALL}, "value"),
+        Input({"type": "graph", "goes": ALL, "index": ALL}, "clickData"),
+        State({"type": "set", "key": ALL}, "id"),
+        prevent_initial_call=True,
+    )
+    clientside(
+        ClientsideFunction("spikescope", "beat"),
+        Output("beat", "data"),
+        Input("tick", "n_intervals"),
+        prevent_initial_call=True,
+    )
+
+
+def _name(catalogue: Catalogue, view: View) -> str:
+    """Return the run that a view speaks of: a root that is one run needs no picking."""
+    return view.run or catalogue.only
+
+
+def _draw(
+    catalogue: Catalogue, view: View, drawn: dict[str, Any], only_new: bool
+) -> tuple[Any, ...]:
+    """Return everything on the page for a view; on a tick only if the disk has changed."""
+    run: Snapshot | None = None
+    name = "" if view.page == "runs" else _name(catalogue, view)
+    line: Any = None
+    page = view.page or "overview"
+    try:
+        if name:
+            run = catalogue.run(name)
+            seen: Any = [*run.stamp, view.search()]
+        else:
+            seen = [_disk(catalogue), view.search()]
+        if only_new and drawn.get("seen") == seen:
+            return (no_update,) * 9
+        if run is None:
+            content = runs.render(catalogue, view.but(page="runs"))
+        else:
+            page = page if page in _PAGES else "overview"
+            line = _verdict(run)
+            content = _PAGES[page][1](run, view)
+    except (RunError, OSError) as error:
+        # A stale link or a broken run is said on the page.
+        seen = None
+        content = about.unreadable(name, str(error))
+    except Exception as error:
+        log.exception("drawing %s failed", view.search())
+        seen = None
+        content = about.unreadable(name, f"An error of spikescope itself: {error!r}")
+    shape = [
+        page if run else "runs",
+        name,
+        view.layer if page == "layer" else "",
+        *map(repr, content.shape),
+    ]
+    live = run.state == "recording" if run is not None else not name
+    return (
+        view.theme,
+        _crumbs(run, name, view, catalogue),
+        _tabs(page, name, view) if run is not None else [],
+        line,
+        no_update if only_new_shape(shape, drawn) else content.controls,
+        content.body,
+        content.defaults | {"theme": "light", "metric": "coverage", "show": "figures"},
+        {"seen": seen, "shape": shape},
+        -1 if live else 0,
+    )
+
+
+def only_new_shape(shape: list[str], drawn: dict[str, Any]) -> bool:
+    """Return whether the switches that are there can stay, and with them the keyboard's focus."""
+    return drawn.get("shape") == shape
+
+
+def _disk(catalogue: Catalogue) -> list[Any]:
+    """Return what changes when a run under the root appears or is written."""
+    return [[name, path.stat().st_mtime] for name, path in catalogue.paths().items()]
+
+
+def _verdict(run: Snapshot) -> html.P:
+    line, severity = verdict(run, run.findings)
+    return html.P(line, className=f"verdict {severity}")
+
+
+def _crumbs(run: Snapshot | None, name: str, view: View, catalogue: Catalogue) -> list[Any]:
+    home = View(page="runs", theme=view.theme).search()
+    parts: list[Any] = [html.H1("spikescope"), dcc.Link("runs", href=home)]
+    if name:
+        parts += [html.Span("/"), dcc.Link(name, href=View(run=name, theme=view.theme).search())]
+    if run is not None:
+        parts.append(html.Span(state(run), className=f"state {run.state.replace(' ', '-')}"))
+    return parts
+
+
+def _tabs(page: str, name: str, view: View) -> list[dcc.Link]:
+    # The page changes, what is looked at stays.
+    return [
+        dcc.Link(
+            title,
+            href=view.but(run=name, page=key).search(),
+            className="tab here" if key == page else "tab",
+        )
+        for key, (title, _) in _PAGES.items()
+    ]

@@ -1,0 +1,78 @@
+// The address is the view: switches and clicks write it, and it sets the switches.
+window.dash_clientside = window.dash_clientside || {};
+window.dash_clientside.spikescope = {
+    sync: function (search, defaults, values, clicks, ids) {
+        const no = window.dash_clientside.no_update;
+        const view = new URLSearchParams(search || "");
+        const known = defaults || {};
+        const steps = known.steps || [];
+
+        // What a switch should stand at for this address. The slider counts recorded steps.
+        const standing = function (key) {
+            let value = view.get(key);
+            if (value === null || value === "") {
+                value = known[key];
+            }
+            if (key !== "step") {
+                return value;
+            }
+            let best = 0;
+            steps.forEach(function (step, place) {
+                if (Math.abs(step - value) < Math.abs(steps[best] - value)) {
+                    best = place;
+                }
+            });
+            return best;
+        };
+
+        let changed = false;
+        const write = function (key, value) {
+            if (value !== undefined && value !== null) {
+                view.set(key, value);
+                changed = true;
+            }
+        };
+        window.dash_clientside.callback_context.triggered.forEach(function (trigger) {
+            const dot = trigger.prop_id.lastIndexOf(".");
+            const name = trigger.prop_id.slice(0, dot);
+            if (!name.startsWith("{") || trigger.value === null || trigger.value === undefined) {
+                return;
+            }
+            const id = JSON.parse(name);
+            if (id.type === "set" && trigger.value !== standing(id.key)) {
+                if (standing(id.key) === undefined) {
+                    return;
+                }
+                write(id.key, id.key === "step" ? steps[trigger.value] : trigger.value);
+                // A timestep belongs to the layer that it was chosen in.
+                if (id.key === "layer") {
+                    view.delete("t");
+                }
+            } else if (id.type === "graph" && trigger.value.points && trigger.value.points.length) {
+                const point = trigger.value.points[0];
+                if (id.goes === "layer" && point.customdata) {
+                    write("page", "layer");
+                    write("layer", point.customdata[0]);
+                    write("t", point.customdata[1]);
+                    write("step", steps[standing("step")]);
+                } else if (id.goes === "t" && point.customdata) {
+                    write("t", point.customdata[1]);
+                } else if (id.goes === "step") {
+                    write("step", Math.round(point.x));
+                }
+            }
+        });
+        if (changed) {
+            return ["?" + view.toString(), values.map(function () { return no; })];
+        }
+        return [no, values.map(function (value, place) {
+            const wanted = standing(ids[place].key);
+            return wanted === undefined || wanted === value ? no : wanted;
+        })];
+    },
+
+    // A hidden tab does not ask for news.
+    beat: function (count) {
+        return document.hidden ? window.dash_clientside.no_update : count;
+    },
+};

@@ -1,0 +1,144 @@
+"""The runs under one folder: looked up by name, read once per state on disk."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from ..analysis import findings as rules
+from ..analysis.findings import Finding
+from ..data.runs import Run, RunError, find_runs
+
+KEPT = 4
+"""Runs that stay in memory."""
+
+Stamp = tuple[int, float, str]
+
+
+class Snapshot(Run):
+    """A run as it was when it was first looked at: its tables are read once.
+
+    Readers on several threads share it; frames that it returns must not be changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.stamp = stamp(path)
+        self._lock = threading.RLock()
+        self._frames: dict[str, pd.DataFrame] = {}
+
+    def table(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        layer: str | None = None,
+        mode: str | None = None,
+        since: int | None = None,
+    ) -> pd.DataFrame:
+        """Return ``Run.table()`` from memory."""
+        with self._lock:
+            if "all" not in self._frames:
+                self._frames["all"] = super().table()
+            table = self._frames["all"]
+            if mode is not None:
+                if mode not in self._frames:
+                    self._frames[mode] = table[table["mode"] == mode]
+                table = self._frames[mode]
+        if layer is not None:
+            self.layer(layer)
+            table = table[table["layer"] == layer]
+        if since is not None:
+            table = table[table["step"] >= since]
+        if columns is not None:
+            keys = ["step", "mode", "layer", "t"]
+            table = table[[*keys, *(name for name in columns if name not in keys)]]
+        return table
+
+    def scalars(self) -> pd.DataFrame:
+        """Return ``Run.scalars()`` from memory."""
+        with self._lock:
+            if "scalars" not in self._frames:
+                self._frames["scalars"] = super().scalars()
+            return self._frames["scalars"]
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """Findings of the run, the worst first."""
+        with self._lock:
+            diagnose = getattr(rules, "diagnose", None)
+            return list(diagnose(self)) if diagnose is not None else []
+
+    @cached_property
+    def modes(self) -> list[str]:
+        """Modes that were recorded, train first."""
+        seen = set(self.table(["u_mean"])["mode"].unique())
+        return [mode for mode in ("train", "eval") if mode in seen]
+
+
+def stamp(path: Path) -> Stamp:
+    """Return what changes when a run on disk changes: files, last write, state."""
+    files = list(path.iterdir())
+    run = Run(path)
+    return len(files), run.last_written, run.state
+
+
+class Catalogue:
+    """The runs at or directly under a folder.
+
+    Args:
+        root: a run folder, or a folder of run folders.
+
+    Raises:
+        RunError: the folder does not exist.
+    """
+
+    def __init__(self, root: Path) -> None:
+        # The last part of a path names a run; "." has none until it is resolved.
+        self.root = Path(root).resolve()
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, Snapshot] = OrderedDict()
+        self.paths()
+
+    def paths(self) -> dict[str, Path]:
+        """Return the folders of the runs that are there now, by name."""
+        return {path.name: path for path in find_runs(self.root)}
+
+    @property
+    def only(self) -> str:
+        """Name of the run when the root itself is one, else empty."""
+        paths = self.paths()
+        name, path = next(iter(paths.items()), ("", None))
+        return name if path == self.root else ""
+
+    def run(self, name: str) -> Snapshot:
+        """Return a run by its name.
+
+        Args:
+            name: from a link: looked up among the runs found, it never becomes part of a path.
+
+        Returns:
+            The run as it is on disk now.
+
+        Raises:
+            RunError: no such run, or one that cannot be read.
+        """
+        paths = self.paths()
+        if name not in paths:
+            raise RunError(
+                f"There is no run named {name!r} here. It may have been moved or deleted."
+            )
+        path = paths[name]
+        with self._lock:
+            known = self._open.get(name)
+            if known is None or known.stamp != stamp(path):
+                known = Snapshot(path)
+                self._open[name] = known
+            self._open.move_to_end(name)
+            while len(self._open) > KEPT:
+                self._open.popitem(last=False)
+            return known

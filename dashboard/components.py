@@ -1,0 +1,201 @@
+"""Building blocks of the pages: a figure with its reading, tables, switches, notices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import dash_ag_grid as dag
+import dash_mantine_components as dmc
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from dash import dcc, html
+
+from .figures_style import CONFIG, reading
+
+# The grid follows the page's theme through its variables.
+GRID_THEME = {
+    "function": "themeQuartz.withParams({"
+    "backgroundColor: 'var(--mantine-color-body)', foregroundColor: 'var(--mantine-color-text)', "
+    "headerBackgroundColor: 'var(--mantine-color-default-hover)', "
+    "borderColor: 'var(--mantine-color-default-border)', "
+    "fontFamily: 'inherit', fontSize: '14px', wrapperBorderRadius: '4px', spacing: '6px'})"
+}
+
+
+def named(label: str) -> dict[str, Any]:
+    """Return the attribute that names an element for assistive technology."""
+    return {"aria-label": label}
+
+
+def figure_block(drawn: go.Figure, goes: str = "", *, index: str = "") -> html.Figure:
+    """Return a figure with the sentence that reads it aloud.
+
+    Args:
+        drawn: a figure of this package.
+        goes: what a click on a point opens: ``"layer"``, ``"t"``, ``"step"`` or nothing.
+        index: tells graphs of one kind on one page apart.
+
+    Returns:
+        An html figure; assistive technology gets the sentence for the picture.
+    """
+    words = reading(drawn)
+    height = int(drawn.layout.height)
+    graph = dcc.Graph(
+        id={"type": "graph", "goes": goes, "index": index},
+        figure=drawn,
+        config=CONFIG,
+        responsive=True,
+        style={"height": f"{height}px", "width": "100%"},
+    )
+    title = drawn.layout.title.text or ""
+    return html.Figure(
+        [
+            html.Div(graph, role="img", **named(f"{title}. {words}")),
+            html.Figcaption(words, className="reading"),
+        ],
+        className="figure",
+    )
+
+
+def grid(
+    frame: pd.DataFrame,
+    label: str,
+    *,
+    name: str = "table",
+    widths: dict[str, int] | None = None,
+    height: str | None = None,
+    select: bool = False,
+) -> html.Div:
+    """Return a table of plain text and numbers; rows are drawn as they scroll into sight.
+
+    Args:
+        frame: the rows; column names become headers.
+        label: what the table holds, for assistive technology.
+        name: tells tables apart.
+        widths: pixels of some columns.
+        height: CSS height; as high as its rows if None.
+        select: whether a row can be chosen.
+
+    Returns:
+        A labelled AG Grid.
+    """
+    columns = [
+        {
+            # A field must not hold dots: AG Grid would look inside a nested object.
+            "field": f"c{place}",
+            "headerName": str(header),
+            "tooltipField": f"c{place}",
+            **(
+                {"width": widths[header]}
+                if widths and header in widths
+                else {"flex": 1, "minWidth": 110}
+            ),
+        }
+        for place, header in enumerate(frame.columns)
+    ]
+    rows = [
+        {f"c{place}": _cell(value) for place, value in enumerate(row)}
+        for row in frame.itertuples(index=False, name=None)
+    ]
+    options: dict[str, Any] = {
+        "theme": GRID_THEME,
+        "enableCellTextSelection": True,
+        "tooltipShowDelay": 300,
+        "ensureDomOrder": True,
+    }
+    if select:
+        options["rowSelection"] = {
+            "mode": "singleRow",
+            "checkboxes": False,
+            "enableClickSelection": True,
+        }
+    few = height is None and len(rows) <= 20
+    if few:
+        options["domLayout"] = "autoHeight"
+    table = dag.AgGrid(
+        id={"type": "grid", "index": name},
+        columnDefs=columns,
+        rowData=rows,
+        defaultColDef={"sortable": True, "resizable": True, "filter": True},
+        dashGridOptions=options,
+        style={"height": None if few else (height or "560px"), "width": "100%"},
+    )
+    return html.Div(table, role="region", className="grid", **named(label))
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        # JSON has no NaN, and a table is read by people: four digits.
+        return f"{value:.4g}" if math.isfinite(value) else ""
+    return value
+
+
+def switch(key: str, value: str, choices: Sequence[tuple[str, str]], label: str) -> html.Div:
+    """Return a switch that writes one part of the address.
+
+    Args:
+        key: the part, a field of :class:`View`.
+        value: what is chosen now.
+        choices: ``(value, text)`` pairs.
+        label: its name, shown beside it.
+
+    Returns:
+        A labelled group of radio buttons.
+    """
+    control = dmc.SegmentedControl(
+        id={"type": "set", "key": key},
+        value=value,
+        data=[{"value": choice, "label": text} for choice, text in choices],
+        size="sm",
+    )
+    return html.Div(
+        [html.Span(label, className="label"), control],
+        className="control",
+        role="group",
+        **named(label),
+    )
+
+
+def step_slider(steps: Sequence[int], step: int) -> html.Div:
+    """Return the slider over the recorded steps, equally spaced however training spaced them."""
+    last = len(steps) - 1
+    marks = sorted({0, last // 2, last})
+    slider = dmc.Slider(
+        id={"type": "set", "key": "step"},
+        min=0,
+        max=max(last, 1),
+        step=1,
+        value=list(steps).index(step),
+        marks=[{"value": place, "label": f"{steps[place]}"} for place in marks],
+        disabled=last == 0,
+        label=None,
+        thumbLabel="recorded step",
+        updatemode="mouseup",
+        size="md",
+    )
+    return html.Div(
+        [html.Span("step", className="label"), html.Div(slider, className="slider")],
+        className="control wide",
+    )
+
+
+def notice(title: str, *content: Any, kind: str = "note") -> html.Div:
+    """Return a message in place of, or above, what it speaks of."""
+    return html.Div(
+        [
+            html.Strong(title),
+            *(item if not isinstance(item, str) else html.P(item) for item in content),
+        ],
+        className=f"notice {kind}",
+        role="status",
+    )
+
+
+def badge(severity: str) -> html.Span:
+    """Return the severity as a word; colour only repeats it."""
+    return html.Span(severity, className=f"badge {severity}")

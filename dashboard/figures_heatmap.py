@@ -1,0 +1,329 @@
+"""The layer by timestep heatmap: where in the network, when in the sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..data.runs import Run
+from .figures_style import figure, nothing, palette, plain, short
+from .metrics import METRICS, Metric, metric_values
+
+MOST_LABELS = 45
+"""Layer names that fit on the axis; with more layers every n-th is written."""
+
+MOST_WRITTEN = 24
+"""Layers up to which each cell also shows its number."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One metric over layers and timesteps at one recorded step.
+
+    Args:
+        metric: what the values are.
+        step: the recorded step.
+        mode: ``"train"`` or ``"eval"``.
+        layers: ``[L]`` names in network order, input first; not covered ones included.
+        t: ``[T]`` timesteps.
+        values: ``[L, T]`` in the metric's unit; NaN where a value is missing.
+        errors: ``[L, T]`` standard errors, in the same unit.
+        reasons: ``[L][T]`` why a value is missing or cannot be drawn; empty where it is there.
+        span: colour range over the whole run, in the metric's unit.
+    """
+
+    metric: Metric
+    step: int
+    mode: str
+    layers: tuple[str, ...]
+    t: np.ndarray
+    values: np.ndarray
+    errors: np.ndarray
+    reasons: list[list[str]]
+    span: tuple[float, float]
+
+    def frame(self) -> pd.DataFrame:
+        """Return the values as a table, a row per layer and a text column per timestep."""
+        rows = [
+            {"layer": name}
+            | {
+                f"t = {t}": self.reasons[k][j]
+                or self.metric.show(self.values[k, j], self.errors[k, j])
+                for j, t in enumerate(self.t)
+            }
+            for k, name in enumerate(self.layers)
+        ]
+        return pd.DataFrame(rows, columns=["layer", *(f"t = {t}" for t in self.t)])
+
+
+def recorded_steps(run: Run, mode: str = "train") -> np.ndarray:
+    """Return the recorded steps of one mode, ascending.
+
+    Args:
+        run: a recorded run.
+        mode: ``"train"`` or ``"eval"``.
+
+    Returns:
+        ``[R]`` steps.
+    """
+    return np.unique(run.table(["u_mean"], mode=mode)["step"].to_numpy())
+
+
+def cells(
+    run: Run, metric: str = "coverage", *, step: int | None = None, mode: str = "train"
+) -> Cells | None:
+    """Return one metric over layers and timesteps.
+
+    Args:
+        run: a recorded run.
+        metric: a key of :data:`METRICS`.
+        step: a recorded step; the last one if None.
+        mode: ``"train"`` or ``"eval"``.
+
+    Returns:
+        The cells, or None when nothing was recorded in this mode.
+
+    Raises:
+        ValueError: an unknown metric, or a step that was not recorded.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric={metric!r} is unknown: it must be one of {', '.join(METRICS)}")
+    what = METRICS[metric]
+    table = run.table(mode=mode)
+    if table.empty:
+        return None
+    steps = table["step"].to_numpy()
+    chosen = int(steps[-1]) if step is None else step
+    if chosen not in steps:
+        raise ValueError(
+            f"step={chosen} was not recorded in {mode}: the recorded steps run from "
+            f"{steps[0]} to {steps[-1]}"
+        )
+    scales = {layer.name: layer.scale for layer in run.layers}
+    every, every_error = metric_values(table, what, scales)
+    place = {layer.name: k for k, layer in enumerate(run.layers)}
+    at_t = np.unique(table["t"].to_numpy())
+    shape = (len(run.layers), len(at_t))
+    values, errors = np.full(shape, np.nan), np.full(shape, np.nan)
+    seen = np.zeros(shape, dtype=bool)
+    here = np.flatnonzero(steps == chosen)
+    rows = table["layer"].iloc[here].map(place).to_numpy(dtype=int)
+    columns = np.searchsorted(at_t, table["t"].to_numpy()[here])
+    values[rows, columns] = every[here]
+    errors[rows, columns] = every_error[here]
+    seen[rows, columns] = True
+    ever = set(table["layer"].unique())
+    reasons = [
+        [
+            _reason(run, k, what, float(values[k, j]), bool(seen[k, j]), run.layers[k].name in ever)
+            for j in range(shape[1])
+        ]
+        for k in range(shape[0])
+    ]
+    return Cells(
+        what,
+        chosen,
+        mode,
+        tuple(layer.name for layer in run.layers),
+        at_t,
+        values,
+        errors,
+        reasons,
+        _span(what, every),
+    )
+
+
+def _reason(run: Run, k: int, metric: Metric, value: float, seen: bool, ever: bool) -> str:
+    """Return why a cell cannot be drawn, or nothing."""
+    layer = run.layers[k]
+    if not layer.covered:
+        return f"not covered: {layer.reason or 'no reason given'}"
+    if not seen:
+        if ever:
+            return "not recorded at this step"
+        return "not yet" if run.state == "recording" else "not recorded"
+    if not np.isfinite(value):
+        return metric.absent
+    return "exactly 0: nothing arrives" if metric.log and value == 0 else ""
+
+
+def _span(metric: Metric, values: np.ndarray) -> tuple[float, float]:
+    """Return one colour range for the whole run, so that steps can be compared."""
+    if metric.span is not None:
+        return metric.span
+    finite = values[np.isfinite(values)]
+    if metric.log:
+        finite = finite[finite > 0]
+        return (float(finite.min()), float(finite.max())) if finite.size else (1e-12, 1.0)
+    largest = float(np.abs(finite).max()) if finite.size else 0.0
+    largest = largest or 1.0
+    return (0.0 if metric.column else -largest, largest)
+
+
+def layer_heatmap(
+    run: Run,
+    metric: str = "coverage",
+    *,
+    step: int | None = None,
+    mode: str = "train",
+    theme: str = "light",
+) -> go.Figure:
+    """Draw one metric over layers (input at the top) and timesteps.
+
+    Args:
+        run: a recorded run.
+        metric: ``"coverage"``, ``"rate"``, ``"gradient"`` or ``"drift"``.
+        step: a recorded step; the last one if None.
+        mode: ``"train"`` or ``"eval"``.
+        theme: ``"light"`` or ``"dark"``.
+
+    Returns:
+        A plotly figure; missing cells are hatched and say why on hover.
+
+    Raises:
+        ValueError: an unknown metric or theme, or a step that was not recorded.
+    """
+    grid = cells(run, metric, step=step, mode=mode)
+    what = METRICS[metric]
+    if grid is None:
+        return nothing(theme, what.title, f"Nothing was recorded in {mode}.")
+    height = int(np.clip(150 + 30 * len(grid.layers), 260, 900))
+    title = f"{what.title}, step {grid.step} ({mode})"
+    drawn = figure(theme, title, _sentence(grid), height)
+    drawn.add_trace(_coloured(grid))
+    hatched = _hatched(grid, theme)
+    if hatched is not None:
+        drawn.add_trace(hatched)
+    count = len(grid.layers)
+    every = -(-count // MOST_LABELS)
+    ticks = list(range(0, count, every))
+    drawn.update_yaxes(
+        range=[count - 0.5, -0.5],
+        tickvals=ticks,
+        ticktext=[plain(short(grid.layers[k])) for k in ticks],
+        showgrid=False,
+        fixedrange=True,
+    )
+    drawn.update_xaxes(
+        title_text="timestep t",
+        range=[grid.t[0] - 0.5, grid.t[-1] + 0.5],
+        dtick=max(1, len(grid.t) // 16),
+        tick0=int(grid.t[0]),
+        showgrid=False,
+        fixedrange=True,
+    )
+    drawn.update_layout(bargap=0, barmode="overlay")
+    return drawn
+
+
+def _coloured(grid: Cells) -> go.Heatmap:
+    shown = np.array([[not reason for reason in row] for row in grid.reasons])
+    values = np.where(shown, grid.values, np.nan)
+    low, high = grid.span
+    bar: dict[str, object] = {
+        # Below the cells: it takes no width from them on a narrow screen.
+        "orientation": "h",
+        "y": 1.0,
+        "yanchor": "bottom",
+        "ypad": 4,
+        "thickness": 10,
+        "len": 1.0,
+        "title": {"text": plain(grid.metric.unit), "side": "top", "font": {"size": 14}},
+        "tickfont": {"size": 14},
+    }
+    if grid.metric.log:
+        values = np.log10(values, where=shown, out=np.full(values.shape, np.nan))
+        low, high = float(np.log10(low)), float(np.log10(high))
+        if high - low < 1.0:
+            low, high = low - 0.5, high + 0.5
+        ticks = _decades(low, high)
+        bar |= {"tickvals": ticks, "ticktext": [f"10<sup>{tick}</sup>" for tick in ticks]}
+    elif grid.metric.percent:
+        bar |= {"tickformat": ".0%"}
+    hover = [
+        [
+            f"{plain(name)}<br>t = {t}, step {grid.step}<br>{grid.metric.symbol} "
+            f"{grid.metric.show(grid.values[k, j], grid.errors[k, j])}"
+            for j, t in enumerate(grid.t)
+        ]
+        for k, name in enumerate(grid.layers)
+    ]
+    written = len(grid.layers) <= MOST_WRITTEN and len(grid.t) <= 12
+    text = [
+        [grid.metric.show(value) if shown[k, j] else "" for j, value in enumerate(row)]
+        for k, row in enumerate(grid.values)
+    ]
+    return go.Heatmap(
+        x=[int(t) for t in grid.t],
+        y=list(range(len(grid.layers))),
+        z=values.tolist(),
+        zmin=low,
+        zmax=high,
+        colorscale=grid.metric.colours,
+        colorbar=bar,
+        customdata=[[[name, int(t)] for t in grid.t] for name in grid.layers],
+        text=text if written else None,
+        texttemplate="%{text}" if written else None,
+        hovertext=hover,
+        hovertemplate="%{hovertext}<extra></extra>",
+        hoverongaps=False,
+        xgap=1 if written else 0,
+        ygap=1 if written else 0,
+    )
+
+
+def _decades(low: float, high: float) -> list[int]:
+    first, last = int(np.ceil(low)), int(np.floor(high))
+    return list(range(first, last + 1, max(1, (last - first) // 6)))
+
+
+def _hatched(grid: Cells, theme: str) -> go.Bar | None:
+    """Return the missing cells as hatched boxes; heatmaps themselves cannot be hatched."""
+    missing = [
+        (k, j) for k, row in enumerate(grid.reasons) for j, reason in enumerate(row) if reason
+    ]
+    if not missing:
+        return None
+    colours = palette(theme)
+    return go.Bar(
+        x=[int(grid.t[j]) for _, j in missing],
+        y=[1.0] * len(missing),
+        base=[k - 0.5 for k, _ in missing],
+        width=1.0,
+        marker={
+            "color": "rgba(0,0,0,0)",
+            "line": {"width": 0},
+            "pattern": {"shape": "/", "fgcolor": colours.muted, "size": 8, "solidity": 0.15},
+        },
+        customdata=[[grid.layers[k], int(grid.t[j])] for k, j in missing],
+        hovertext=[
+            f"{plain(grid.layers[k])}<br>t = {grid.t[j]}, step {grid.step}<br>"
+            f"{plain(grid.reasons[k][j])}"
+            for k, j in missing
+        ],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+
+
+def _sentence(grid: Cells) -> str:
+    """Say the smallest and the largest value, where they are, and what is missing."""
+    metric = grid.metric
+    gaps = sum(bool(reason) for row in grid.reasons for reason in row)
+    more = f" {gaps} of {grid.values.size} cells have no value." if gaps else ""
+    shown = np.where([[not r for r in row] for row in grid.reasons], grid.values, np.nan)
+    if not np.isfinite(shown).any():
+        return f"At step {grid.step} no cell has a value of {metric.symbol}."
+
+    def at(flat: int) -> str:
+        k, j = np.unravel_index(flat, shown.shape)
+        value = metric.show(shown[k, j], grid.errors[k, j])
+        return f"{value} in {grid.layers[k]} at t = {grid.t[j]}"
+
+    low, high = at(int(np.nanargmin(shown))), at(int(np.nanargmax(shown)))
+    return (
+        f"At step {grid.step} ({grid.mode}) {metric.symbol} runs from {low} to {high}, "
+        f"in {metric.unit}.{more}"
+    )

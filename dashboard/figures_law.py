@@ -1,0 +1,269 @@
+"""The law of u in one layer, timestep by timestep, with threshold and surrogate interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..analysis.surrogate import Surrogate
+from ..data.runs import Layer, Run
+from .figures_style import figure, nothing, number, palette, plain, time_colours
+from .metrics import METRICS
+
+MOST_RIDGES = 16
+"""Timesteps drawn at once; with more, evenly spaced ones with the first and the last."""
+
+OVERLAP = 1.5
+"""Height of the tallest ridge, in rows."""
+
+TAIL = 1e-4
+"""Share of the elements that may lie outside the drawn axis on each side."""
+
+
+@dataclass(frozen=True)
+class MeasuredLaw:
+    """Histograms of u of one layer at one recorded step.
+
+    Args:
+        layer: name of the layer.
+        step: the recorded step.
+        mode: ``"train"`` or ``"eval"``.
+        t: ``[T]`` timesteps.
+        edges: ``[bin + 1]`` edges of u, in thresholds: the threshold is at 1.
+        density: ``[T, bin]`` share of elements per threshold.
+        start: potential before t = 1, in thresholds; NaN if unknown.
+        interval: where the surrogate exceeds 1e-2 of its peak, in thresholds; None if unknown.
+    """
+
+    layer: str
+    step: int
+    mode: str
+    t: np.ndarray
+    edges: np.ndarray
+    density: np.ndarray
+    start: float
+    interval: tuple[float, float] | None
+
+    def frame(self) -> pd.DataFrame:
+        """Return mean, spread and quantiles per timestep as a table, all in thresholds."""
+        widths = np.diff(self.edges)
+        middle = (self.edges[1:] + self.edges[:-1]) / 2
+        rows: list[dict[str, float]] = []
+        for j, t in enumerate(self.t):
+            mass = self.density[j] * widths
+            if mass.sum() == 0:
+                rows.append({"t": int(t)})
+                continue
+            mean = float(mass @ middle)
+            spread = float(np.sqrt(max(mass @ (middle - mean) ** 2, 0.0)))
+            below = np.concatenate([[0.0], np.cumsum(mass)])
+            five, half, most = np.interp([0.05, 0.5, 0.95], below, self.edges)
+            above = float(mass[middle > 1].sum())
+            rows.append(
+                {"t": int(t), "mean": mean, "standard deviation": spread, "5 %": five,
+                 "median": half, "95 %": most, "share above threshold": above}
+            )  # fmt: skip
+        return pd.DataFrame(rows)
+
+
+def gradient_interval(layer: Layer) -> tuple[float, float] | None:
+    """Return where the surrogate of a layer lets gradient through.
+
+    Args:
+        layer: a layer of a run.
+
+    Returns:
+        ``(low, high)`` of u in thresholds; None where the surrogate is unknown or not one number
+        for the whole layer.
+    """
+    if layer.surrogate is None:
+        return None
+    try:
+        low, high = Surrogate(**layer.surrogate).interval(threshold=0.0)
+        return 1.0 + float(low) / layer.scale, 1.0 + float(high) / layer.scale
+    except (TypeError, ValueError):
+        # A surrogate that was sampled or that differs between neurons has no one interval.
+        return None
+
+
+def measured_law(
+    run: Run, layer: str, *, step: int | None = None, mode: str = "train"
+) -> MeasuredLaw | None:
+    """Return the law of u of one layer at one step.
+
+    Args:
+        run: a recorded run.
+        layer: name of a layer.
+        step: a recorded step; the last one if None.
+        mode: ``"train"`` or ``"eval"``.
+
+    Returns:
+        The law, or None when the layer has no record (of this step, in this mode).
+
+    Raises:
+        RunError: an unknown layer.
+    """
+    entry = run.layer(layer)
+    if step is None:
+        at = run.table(["u_mean"], layer=layer, mode=mode)["step"]
+        if at.empty:
+            return None
+        step = int(at.iloc[-1])
+    record = run.density(layer, mode=mode, steps=[step])
+    if not len(record.steps):
+        return None
+    counts = record.counts[0].astype(float)
+    total = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+    threshold = entry.spec.get("threshold")
+    start = entry.spec.get("start")
+    return MeasuredLaw(
+        layer,
+        step,
+        mode,
+        record.t,
+        1.0 + record.edges,
+        share / np.diff(record.edges),
+        1.0 + (start - threshold) / record.scale
+        if isinstance(start, int | float) and isinstance(threshold, int | float)
+        else float("nan"),
+        gradient_interval(entry),
+    )
+
+
+def membrane_law(
+    run: Run,
+    layer: str,
+    *,
+    step: int | None = None,
+    mode: str = "train",
+    t: int | None = None,
+    theme: str = "light",
+) -> go.Figure:
+    """Draw the law of u of one layer, a ridge per timestep, t = 1 at the top.
+
+    Args:
+        run: a recorded run.
+        layer: name of a layer.
+        step: a recorded step; the last one if None.
+        mode: ``"train"`` or ``"eval"``.
+        t: a timestep to stress.
+        theme: ``"light"`` or ``"dark"``.
+
+    Returns:
+        A plotly figure: u in thresholds across, the threshold as a line at 1, the start potential
+        as a triangle, the interval in which the surrogate carries gradient as a band.
+
+    Raises:
+        RunError: an unknown layer.
+    """
+    law = measured_law(run, layer, step=step, mode=mode)
+    if law is None:
+        where = f"in {mode}" if step is None else f"at step {step} in {mode}"
+        entry = run.layer(layer)
+        reason = "" if entry.covered else f" ({entry.reason or 'not covered'})"
+        return nothing(theme, "Law of u", f"This layer was not recorded {where}{reason}.")
+    colours = palette(theme)
+    rows = _drawn_rows(len(law.t))
+    left, right = _limits(law)
+    height = int(np.clip(170 + 56 * len(rows), 320, 760))
+    drawn = figure(
+        theme, f"Law of u per timestep, step {law.step} ({mode})", _sentence(run, law), height
+    )
+    inside = (law.edges[1:] > left) & (law.edges[:-1] < right)
+    middle = ((law.edges[1:] + law.edges[:-1]) / 2)[inside]
+    tallest = float(law.density.max()) or 1.0
+    if law.interval is not None:
+        low, high = max(law.interval[0], left), min(law.interval[1], right)
+        if low < high:
+            drawn.add_vrect(low, high, fillcolor=colours.band, line_width=0, layer="below")
+    shades = time_colours(len(law.t), theme)
+    for place, j in enumerate(rows):
+        base = float(len(rows) - 1 - place)
+        stressed = t == law.t[j]
+        heights = base + OVERLAP * law.density[j][inside] / tallest
+        drawn.add_trace(
+            go.Scatter(x=[left, right], y=[base, base], mode="lines", hoverinfo="skip",
+                       line={"width": 0.5, "color": colours.grid})
+        )  # fmt: skip
+        drawn.add_trace(
+            go.Scatter(
+                name=f"t = {law.t[j]}",
+                x=middle.tolist(),
+                y=heights.tolist(),
+                customdata=[[law.layer, int(law.t[j]), float(d)] for d in law.density[j][inside]],
+                mode="lines",
+                fill="tonexty",
+                fillcolor=shades[j].replace("rgb(", "rgba(").replace(")", ", 0.55)"),
+                line={"width": 3.5 if stressed else 1.5, "color": shades[j], "shape": "hvh"},
+                hovertemplate=(
+                    "t = %{customdata[1]}<br>u = %{x:.3f} thresholds<br>"
+                    "density %{customdata[2]:.3f} per threshold<extra></extra>"
+                ),
+            )
+        )
+    drawn.add_vline(x=1.0, line={"color": colours.text, "width": 2})
+    drawn.add_annotation(
+        x=1.0, y=1.0, yref="paper", yanchor="bottom", text="threshold", showarrow=False
+    )
+    if np.isfinite(law.start):
+        drawn.add_trace(
+            go.Scatter(
+                name="start potential",
+                x=[law.start],
+                y=[-0.14],
+                mode="markers",
+                marker={"symbol": "triangle-up", "size": 12, "color": colours.accent},
+                hovertemplate="start potential %{x:.3f} thresholds<extra></extra>",
+            )
+        )
+    drawn.update_xaxes(title_text="u (thresholds)", range=[left, right], fixedrange=True)
+    drawn.update_yaxes(
+        title_text=f"density (tallest: {number(tallest)} per threshold)",
+        range=[-0.3, len(rows) - 1 + OVERLAP * 1.08],
+        tickvals=[len(rows) - 1 - place for place in range(len(rows))],
+        ticktext=[plain(f"t = {law.t[j]}") for j in rows],
+        showgrid=False,
+        fixedrange=True,
+    )
+    return drawn
+
+
+def _drawn_rows(count: int) -> list[int]:
+    picked = np.linspace(0, count - 1, min(count, MOST_RIDGES)).round().astype(int)
+    return [int(j) for j in np.unique(picked)]
+
+
+def _limits(law: MeasuredLaw) -> tuple[float, float]:
+    """Return an axis that holds nearly all mass, the threshold and the start potential."""
+    mass = law.density.sum(axis=0) * np.diff(law.edges)
+    below = np.cumsum(mass) / max(float(mass.sum()), 1e-300)
+    left = float(law.edges[int(np.searchsorted(below, TAIL))])
+    right = float(law.edges[min(int(np.searchsorted(below, 1 - TAIL)) + 1, len(law.edges) - 1)])
+    marks = [1.0] + ([law.start] if np.isfinite(law.start) else [])
+    left, right = min(left, *marks), max(right, *marks)
+    room = 0.03 * (right - left)
+    return left - room, right + room
+
+
+def _sentence(run: Run, law: MeasuredLaw) -> str:
+    """Say how much of u the surrogate covers at the first and the last timestep."""
+    table = run.table(["coverage", "coverage_se"], layer=law.layer, mode=law.mode)
+    table = table[table["step"] == law.step]
+    first, last = table.iloc[0], table.iloc[-1]
+    show = METRICS["coverage"].show
+    text = (
+        f"At step {law.step} the surrogate carries gradient for "
+        f"{show(first['coverage'], first['coverage_se'])} of u at t = {first['t']}"
+    )
+    if len(table) > 1:
+        text += f" and for {show(last['coverage'], last['coverage_se'])} at t = {last['t']}"
+    if law.interval is None:
+        return f"{text}; where on the axis is not known for this surrogate."
+    low, high = law.interval
+    return (
+        f"{text}: that is u between {number(low)} and {number(high)} thresholds, the shaded band."
+    )

@@ -1,0 +1,142 @@
+"""One metric of one layer over the timesteps, with error bars."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..data.runs import Run
+from .figures_style import figure, nothing, palette, time_colours
+from .metrics import METRICS, metric_values
+
+
+def profile_values(
+    run: Run, layer: str, metric: str, *, step: int | None = None, mode: str = "train"
+) -> pd.DataFrame:
+    """Return one metric of one layer per timestep.
+
+    Args:
+        run: a recorded run.
+        layer: name of a layer.
+        metric: a key of :data:`METRICS`.
+        step: a recorded step; the last one of this layer if None.
+        mode: ``"train"`` or ``"eval"``.
+
+    Returns:
+        A DataFrame with columns step, t, value, error (the metric's unit); empty when this layer
+        has no record there.
+
+    Raises:
+        ValueError: an unknown metric or layer.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric={metric!r} is unknown: it must be one of {', '.join(METRICS)}")
+    table = run.table(layer=layer, mode=mode)
+    if step is None and len(table):
+        step = int(table["step"].iloc[-1])
+    table = table[table["step"] == step]
+    values, errors = metric_values(table, METRICS[metric], {layer: run.layer(layer).scale})
+    return pd.DataFrame(
+        {
+            "step": table["step"].to_numpy(),
+            "t": table["t"].to_numpy(),
+            "value": values,
+            "error": errors,
+        }
+    )
+
+
+def profile(
+    run: Run,
+    layer: str,
+    metric: str = "coverage",
+    *,
+    step: int | None = None,
+    mode: str = "train",
+    t: int | None = None,
+    theme: str = "light",
+) -> go.Figure:
+    """Draw one metric of one layer per timestep with its standard error.
+
+    Args:
+        run: a recorded run.
+        layer: name of a layer.
+        metric: ``"coverage"``, ``"rate"``, ``"gradient"`` or ``"drift"``.
+        step: a recorded step; the last one if None.
+        mode: ``"train"`` or ``"eval"``.
+        t: a timestep to stress.
+        theme: ``"light"`` or ``"dark"``.
+
+    Returns:
+        A plotly figure; the gradient is on a log axis.
+
+    Raises:
+        ValueError: an unknown metric, layer or theme.
+    """
+    rows = profile_values(run, layer, metric, step=step, mode=mode)
+    what = METRICS[metric]
+    drawable = np.isfinite(rows["value"]) & ((rows["value"] > 0) | (not what.log))
+    if not drawable.any():
+        why = what.absent if len(rows) else f"this layer was not recorded there in {mode}"
+        if len(rows) and np.isfinite(rows["value"]).any():
+            why = "it is exactly 0 at every timestep"
+        return nothing(theme, what.title, f"Nothing to draw: {why}.")
+    at = int(rows["step"].iloc[0])
+    dropped = rows["t"][~drawable].tolist()
+    rows = rows[drawable]
+    colours = palette(theme)
+    shades = time_colours(len(rows), theme)
+    drawn = figure(theme, what.title, _sentence(rows, what.name, at, dropped), 280)
+    drawn.add_trace(
+        go.Scatter(
+            x=rows["t"].tolist(),
+            y=rows["value"].tolist(),
+            error_y={
+                "type": "data",
+                "array": rows["error"].fillna(0.0).tolist(),
+                "color": colours.muted,
+                "thickness": 1.5,
+                "visible": bool(what.error),
+            },
+            customdata=[[layer, int(place)] for place in rows["t"]],
+            mode="lines+markers",
+            line={"color": colours.muted, "width": 1},
+            marker={
+                "size": [15 if place == t else 10 for place in rows["t"]],
+                "color": shades,
+                "line": {"width": 1.5, "color": colours.text},
+            },
+            hovertext=[
+                f"t = {row.t}<br>{what.symbol} {what.show(row.value, row.error)}"
+                for row in rows.itertuples()
+            ],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    )
+    drawn.update_xaxes(title_text="timestep t", dtick=max(1, len(rows) // 12), fixedrange=True)
+    drawn.update_yaxes(
+        title_text=what.unit,
+        type="log" if what.log else "linear",
+        exponentformat="power",
+        dtick="D1" if what.log and rows["value"].max() < 10 * rows["value"].min() else None,
+        tickformat=".0%" if what.percent else None,
+        rangemode="normal" if what.log or not what.column else "tozero",
+        fixedrange=True,
+    )
+    return drawn
+
+
+def _sentence(rows: pd.DataFrame, name: str, step: int, dropped: list[int]) -> str:
+    what = METRICS[name]
+    first, last = rows.iloc[0], rows.iloc[-1]
+    text = f"{what.symbol} at step {step}: {what.show(first['value'], first['error'])}"
+    if len(rows) > 1:
+        text += (
+            f" at t = {first['t']:.0f}, {what.show(last['value'], last['error'])} "
+            f"at t = {last['t']:.0f}"
+        )
+    text += f" ({what.unit})."
+    if dropped:
+        text += f" No value, or exactly 0, at t = {', '.join(map(str, dropped))}."
+    return text[0].upper() + text[1:]

@@ -1,0 +1,141 @@
+"""The metrics that the pages can show: column, unit, colours and how a value is written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..data.schema import COLUMNS
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One quantity per layer and timestep.
+
+    Args:
+        name: its word in a link.
+        title: its name at the start of a title.
+        symbol: its name on a switch.
+        unit: unit of its values.
+        column: column of the record; empty when it is computed from others.
+        error: column with its standard error; empty when there is none.
+        colours: plotly colour map, this metric's own in every figure.
+        log: drawn on a log axis; an exact 0 is then named, not drawn.
+        span: fixed colour range; from the whole run if None.
+        decimals: digits behind the point.
+        percent: written as a percentage.
+        absent: why a value is missing although the layer was recorded.
+    """
+
+    name: str
+    title: str
+    symbol: str
+    unit: str
+    column: str = ""
+    error: str = ""
+    colours: str = "Viridis"
+    log: bool = False
+    span: tuple[float, float] | None = None
+    decimals: int = 3
+    percent: bool = False
+    absent: str = "no finite value of u"
+
+    def show(self, value: float, error: float = math.nan) -> str:
+        """Return a value as text, with its standard error if there is one.
+
+        Args:
+            value: the value, in :attr:`unit`.
+            error: its standard error, in the same unit.
+
+        Returns:
+            The text; "none" for a missing value.
+
+        Example:
+            >>> METRICS["coverage"].show(0.4321, 0.01), METRICS["gradient"].show(0.00123)
+            ('43.2 % ± 1.0 %', '1.23e-03')
+        """
+        if not math.isfinite(value):
+            return "none"
+        text = self._number(value)
+        return f"{text} ± {self._number(error)}" if math.isfinite(error) else text
+
+    def _number(self, value: float) -> str:
+        if self.percent:
+            return f"{100 * value:.1f} %"
+        if self.log:
+            return f"{value:.2e}"
+        return f"{value:.{self.decimals}f}"
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "coverage",
+            "Gradient coverage",
+            "coverage",
+            COLUMNS["coverage"].unit,
+            "coverage",
+            "coverage_se",
+            colours="Cividis",
+            span=(0.0, 1.0),
+            percent=True,
+        ),
+        Metric(
+            "rate",
+            "Firing rate",
+            "firing rate",
+            COLUMNS["rate"].unit,
+            "rate",
+            "rate_se",
+            colours="Viridis",
+        ),
+        Metric(
+            "gradient",
+            "Gradient |dL/du| (rms)",
+            "|dL/du|",
+            COLUMNS["grad_u_rms"].unit,
+            "grad_u_rms",
+            "grad_u_rms_se",
+            colours="Inferno",
+            log=True,
+            absent="no gradient was recorded",
+        ),
+        # No error here: the timesteps share their samples, and that covariance is not recorded.
+        Metric(
+            "drift",
+            "Drift of the mean of u against the last timestep",
+            "drift",
+            "thresholds",
+            colours="PuOr",
+        ),
+    )
+}
+
+
+def metric_values(
+    table: pd.DataFrame, metric: Metric, scales: dict[str, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a metric for every row of a record, and its standard error.
+
+    Args:
+        table: rows of ``Run.table()``, one mode.
+        metric: one of :data:`METRICS`.
+        scales: potential that one threshold stands for, by layer.
+
+    Returns:
+        ``(values, errors)``, each ``[rows]``, in the metric's unit; NaN where there is none.
+    """
+    if metric.column:
+        values = table[metric.column].to_numpy(dtype=float)
+    else:
+        last = table.groupby(["step", "layer"], sort=False)["u_mean"].transform("last")
+        scale = table["layer"].map(scales).to_numpy(dtype=float)
+        values = ((table["u_mean"] - last) / scale).to_numpy(dtype=float)
+    errors = (
+        table[metric.error].to_numpy(dtype=float) if metric.error else np.full(len(table), np.nan)
+    )
+    return values, errors

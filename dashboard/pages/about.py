@@ -1,0 +1,84 @@
+"""About this run: what exactly was recorded, and what was not?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+from dash import html
+
+from ...data.runs import Run
+from ..catalogue import Snapshot
+from ..components import grid, notice
+from ..view import View
+from ..words import spec_line, state
+from .content import Content
+
+_APART = ("layers", "versions")
+
+
+def render(run: Snapshot, view: View) -> Content:
+    """Return the page: header, versions, layers with reasons, torn parts, events."""
+    table = run.table(["u_mean"])
+    facts: dict[str, Any] = {"name": run.name, "folder": str(run.path), "state": state(run)}
+    facts["recorded"] = (
+        f"{table['step'].nunique()} steps, {len(table)} rows" if len(table) else "nothing"
+    )
+    facts |= {key: value for key, value in run.header.items() if key not in {*_APART, *facts}}
+    facts |= {f"end: {key}": value for key, value in run.end.items()}
+    problems = run.problems
+    left_out = [layer for layer in run.layers if not layer.covered]
+    body: list[Any] = [
+        html.H2("Recording"),
+        _facts(facts),
+        html.H2("Versions"),
+        _facts(run.header.get("versions") or {"versions": "not recorded"}),
+        html.H2(f"Problems ({len(problems)})"),
+        html.Ul([html.Li(text) for text in problems])
+        if problems
+        else html.P("Every part that was written could be read.", className="quiet"),
+        html.H2(f"Layers not covered ({len(left_out)} of {len(run.layers)})"),
+        html.Ul(
+            [html.Li(f"{layer.name}: {layer.reason or 'no reason given'}") for layer in left_out]
+        )
+        if left_out
+        else html.P("Every spiking layer that was found was recorded.", className="quiet"),
+        html.H2(f"Layers ({len(run.layers)})"),
+        grid(_layers(run), "Layers", name="layers", widths={"name": 220, "kind": 140}),
+        html.H2("Events"),
+        _events(run),
+    ]
+    return Content(body=body)
+
+
+def _facts(facts: dict[str, Any]) -> html.Dl:
+    """Return names and values; nested values are written as JSON."""
+    pairs: list[Any] = []
+    for name, value in facts.items():
+        text = (
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        )
+        pairs += [html.Dt(str(name)), html.Dd(text)]
+    return html.Dl(pairs, className="facts")
+
+
+def _layers(run: Run) -> pd.DataFrame:
+    rows = [
+        (layer.name, layer.kind, "yes" if layer.covered else f"no: {layer.reason}",
+         spec_line(layer.spec, layer.surrogate))
+        for layer in run.layers
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["name", "kind", "covered", "dynamics"])
+
+
+def _events(run: Run) -> Any:
+    events = run.events()
+    if events.empty:
+        return html.P("Nothing happened on the way.", className="quiet")
+    return grid(events, "Events", name="events", widths={"step": 90, "layer": 200, "kind": 140})
+
+
+def unreadable(name: str, why: str) -> Content:
+    """Return the page of a run or layer that cannot be shown: what is wrong, and a way out."""
+    return Content(body=[notice("This cannot be shown.", why, kind="warning")])

@@ -1,0 +1,82 @@
+"""Findings: everything that the rules say about a run, with numbers and sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from dash import dcc, html
+
+from ...analysis.findings import SEVERITIES, Finding
+from ..catalogue import Snapshot
+from ..components import badge, grid, notice
+from ..view import View
+from ..words import place
+from .content import Content
+
+COLUMNS = ("code", "severity", "layer", "t", "steps", "measured", "± error", "bound", "unit",
+           "text", "source")  # fmt: skip
+"""Columns of the table, in order."""
+
+
+def ranked(run: Snapshot) -> list[Finding]:
+    """Return the findings, the gravest first, as the table shows them."""
+    return sorted(run.findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def frame(found: list[Finding]) -> pd.DataFrame:
+    """Return the findings as a table, a row each."""
+    rows = [
+        (f.code, f.severity, f.layer or "whole model", "all" if f.t is None else f.t,
+         f"{f.steps[0]} to {f.steps[1]}", f.measured, f.error, f.bound, f.unit, f.text, f.source)
+        for f in found
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def render(run: Snapshot, view: View) -> Content:
+    """Return the page: a table; a chosen row is spelt out under it."""
+    found = ranked(run)
+    if not found:
+        return Content(body=[notice("No finding.", "No rule of the catalogue fired on this run.")])
+    widths = {"code": 80, "severity": 110, "layer": 180, "t": 70, "steps": 120, "measured": 110,
+              "± error": 100, "bound": 100, "unit": 150, "text": 420, "source": 320}  # fmt: skip
+    table = grid(
+        frame(found),
+        "Findings",
+        name="findings",
+        widths=widths,
+        height="min(560px, 60vh)" if len(found) > 8 else None,
+        select=True,
+    )
+    first = "Choose a row (click, or arrow keys and space) to read it in full."
+    return Content(
+        body=[
+            html.H2(f"Findings ({len(found)})"),
+            table,
+            html.Div(
+                html.P(first, className="quiet"),
+                id={"type": "detail", "index": "findings"},
+                className="detail",
+                role="status",
+            ),
+        ]
+    )
+
+
+def detail(finding: Finding, view: View) -> list[Any]:
+    """Return one finding in full, with the link to the view that it speaks of."""
+    target = view.but(page="layer", layer=finding.layer, t=finding.t, step=finding.steps[1])
+    link = [dcc.Link("Open this layer there", href=target.search())] if finding.layer else []
+    remedies = [html.P(f"Would help: {', '.join(finding.remedies)}")] if finding.remedies else []
+    return [
+        html.H2([badge(finding.severity), f" {finding.code}: {place(finding)}"]),
+        html.P(finding.text),
+        html.P(
+            f"Measured {finding.measured:.4g} ± {finding.error:.2g} {finding.unit}, "
+            f"bound {finding.bound:.4g}."
+        ),
+        *remedies,
+        html.P(f"Source: {finding.source}", className="quiet"),
+        *link,
+    ]

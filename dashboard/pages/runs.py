@@ -1,0 +1,99 @@
+"""Runs: which run needs me?"""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from dash import dcc, html
+
+from ...data.runs import RunError
+from ..catalogue import Catalogue
+from ..components import badge, notice
+from ..figures_scalars import thin
+from ..figures_style import number, palette
+from ..view import View
+from ..words import place, state, worst
+from .content import Content
+
+PATIENCE = 1.0
+"""Seconds spent on reading runs for this table; the rest is read when a run is opened."""
+
+_FIRST_RUN = """with spikescope.watch(model, {path!r}) as probe:
+    ...  # your training loop; after each optimiser step: probe.step(loss=loss)"""
+
+_HEADERS = ("run", "state", "model", "steps", "last loss", "loss", "worst finding")
+
+
+def render(catalogue: Catalogue, view: View) -> Content:
+    """Return the page: a table of the runs under the root, the youngest first."""
+    paths = catalogue.paths()
+    if not paths:
+        return Content(body=[_empty(str(catalogue.root))])
+    until = time.monotonic() + PATIENCE
+    youngest = sorted(paths, key=lambda name: -paths[name].stat().st_mtime)
+    rows = [_row(catalogue, name, view, time.monotonic() < until) for name in youngest]
+    head = html.Thead(html.Tr([html.Th(header, scope="col") for header in _HEADERS]))
+    return Content(
+        body=[
+            html.H2(f"Runs ({len(paths)})"),
+            html.P(f"under {catalogue.root}", className="quiet"),
+            html.Div(html.Table([head, html.Tbody(rows)], className="runs"), className="scroll"),
+        ]
+    )
+
+
+def _row(catalogue: Catalogue, name: str, view: View, read: bool) -> html.Tr:
+    link = html.Th(dcc.Link(name, href=View(run=name, theme=view.theme).search()), scope="row")
+    try:
+        run = catalogue.run(name)
+        cells: list[Any] = [state(run), str(run.header.get("model", ""))]
+        if not read:
+            return _cells(link, [*cells, "", "", "", "open it to read it"])
+        steps = run.table(["u_mean"])["step"]
+        scalars = run.scalars()
+        losses = scalars["loss"].dropna() if "loss" in scalars else pd.Series(dtype=float)
+        gravest = worst(run.findings)
+    except (RunError, OSError) as error:
+        return _cells(link, ["unreadable", str(error), "", "", "", ""])
+    cells += [
+        f"{steps.max()} ({steps.nunique()} recorded)" if len(steps) else "none recorded",
+        number(float(losses.iloc[-1])) if len(losses) else "none given",
+        _sparkline(losses.to_numpy(dtype=float), view.theme),
+        [badge(gravest.severity), f" {gravest.code} {place(gravest)}"] if gravest else "none",
+    ]
+    return _cells(link, cells)
+
+
+def _cells(link: html.Th, cells: list[Any]) -> html.Tr:
+    return html.Tr([link, *(html.Td(cell) for cell in cells)])
+
+
+def _sparkline(values: np.ndarray, theme: str) -> Any:
+    """Return the course of the loss as a small picture, drawn here: it costs the page one node."""
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return ""
+    kept = thin(values, 100)
+    low, high = float(values.min()), float(values.max())
+    across = 1 + 98 * kept / kept[-1]
+    down = 1 + 22 * (high - values[kept]) / ((high - low) or 1.0)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True))
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="24"><polyline fill="none" '
+        f'stroke="{palette(theme).accent}" stroke-width="1.5" points="{points}"/></svg>'
+    )
+    data = base64.b64encode(svg.encode()).decode()
+    words = f"loss from {number(float(values[0]))} to {number(float(values[-1]))}"
+    return html.Img(src=f"data:image/svg+xml;base64,{data}", alt=words, width=100, height=24)
+
+
+def _empty(root: str) -> html.Div:
+    return notice(
+        "No run yet.",
+        f"Record one under {root} and it appears here by itself:",
+        html.Pre(_FIRST_RUN.format(path=f"{root}/my-run")),
+    )
