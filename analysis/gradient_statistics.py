@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .neuron import NeuronSpec
+from .neuron_spec import NeuronSpec
 from .surrogate import Surrogate
 
 Array = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import optimize, special
 
 from .gradient_statistics import GradientStatistics, factor_parts, reset_kick
-from .neuron import NeuronSpec
+from .neuron_spec import NeuronSpec
 from .surrogate import Surrogate
 
 Array = npt.NDArray[np.float64]
