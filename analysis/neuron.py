@@ -124,7 +124,7 @@ def replay(
                 f"{name} has {len(other)} timesteps, but current has {len(current)}: "
                 "give one per timestep"
             )
-    v = spec.start if start is None else start
+    v = _in_precision_of(current[0], spec.start if start is None else start)
     filtered: Any = 0.0
     us, ss = [], []
     for t in range(len(current)):
@@ -152,6 +152,17 @@ def _stack(parts: list[Any]) -> Any:
     for t, part in enumerate(parts):
         out[t] = part
     return out
+
+
+def _in_precision_of(current: Any, start: Any) -> Any:
+    """Return a start potential of numbers as a layer holds it, in the precision of its input."""
+    if not is_number(start):
+        return start
+    if isinstance(current, np.ndarray | np.generic):
+        return np.asarray(start, dtype=np.result_type(current.dtype, np.float16))
+    if hasattr(current, "new_tensor") and current.is_floating_point():
+        return current.new_tensor(start)
+    return start
 
 
 def _in_dtype_of(like: Any, mask: Any) -> Any:

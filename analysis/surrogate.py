@@ -166,13 +166,14 @@ class Surrogate:
             ``(low, high)``, potential. (The rectangle is 0 on its very edge.)
 
         Raises:
-            ValueError: epsilon outside (0, 1).
+            ValueError: epsilon outside (0, 1), or a threshold that is not finite.
 
         Example:
             >>> low, high = Surrogate("rectangular", width=0.5).interval(threshold=1.0)
             >>> float(low), float(high)
             (0.75, 1.25)
         """
+        threshold = _finite_threshold(threshold)
         reach = self.half_width(epsilon)
         return threshold - reach, threshold + reach
 
@@ -225,6 +226,7 @@ class Surrogate:
             Moments E[s], E[s^2] of Conditions III and IV, Herranz-Celotti and Rouat 2202.00282.
         """
         _require_order(order)
+        threshold = _finite_threshold(threshold)
         return self.peak**order * law.expect(self.shape, threshold, self.width, order, self.tail)
 
     def cell_averages(self, edges: Any, threshold: Any = 1.0, order: int = 1) -> Any:
@@ -249,9 +251,14 @@ class Surrogate:
         edges = np.asarray(edges, dtype=float)
         if edges.shape[-1] < 2 or not np.all(np.diff(edges) > 0):
             raise ValueError(f"edges={edges!r} are not possible: at least two, ascending")
+        threshold = _finite_threshold(threshold)
         low, high = edges[..., :-1], edges[..., 1:]
         mean = cell_average(self._shape, low, high, threshold, self.width, order, self.tail)
         return self.peak**order * mean
+
+
+def _finite_threshold(threshold: Any) -> Any:
+    return number("threshold", threshold, -LARGEST, LARGEST, "a finite number")
 
 
 def _require_order(order: int) -> None:
