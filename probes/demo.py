@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +34,12 @@ class DemoResult:
     """What the demonstration left behind.
 
     Args:
-        path: the run's folder, under the name that it really got.
+        path: the run's folder, under the name that it really got; None if nothing could be written.
         accuracy: share of the test part that was classified right after the last epoch.
         test_samples: size of the test part.
     """
 
-    path: Path
+    path: Path | None
     accuracy: float
     test_samples: int
 
@@ -47,7 +49,7 @@ def run_demo(
     data: str = "digits",
     device: str = "auto",
     seed: int = 0,
-    epochs: int = 15,
+    epochs: int = 12,
     console: Console | None = None,
 ) -> DemoResult:
     """Train a spiking network with a probe attached, and show how far it is.
@@ -72,7 +74,11 @@ def run_demo(
     dataset = load(data, seed)
     torch.manual_seed(seed)
     model = digits_net(classes=dataset.classes).to(where)
-    with watch(model, out, every=RECORD_EVERY) as probe, _progress_bar(console) as bar:
+    with (
+        _one_thread(),
+        watch(model, out, every=RECORD_EVERY) as probe,
+        _progress_bar(console) as bar,
+    ):
         task = bar.add_task("training", total=None, loss="-", accuracy="-")
 
         def on_step(step: int, steps: int, loss: Tensor) -> None:
@@ -93,7 +99,22 @@ def run_demo(
             on_step=on_step,
             on_epoch=on_epoch,
         )
-    return DemoResult(Path(probe.path), history.accuracies[-1], len(dataset.test_targets))
+    return DemoResult(probe.path, history.accuracies[-1], len(dataset.test_targets))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread.
+
+    The tensors are small: a second thread gains little, but on a machine that is busy with other
+    work the threads wait for each other and training takes ten times as long.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _progress_bar(console: Console | None) -> Progress:
