@@ -7,46 +7,23 @@ timestep. Rate and mean square rate of the layer set both parts, and the law set
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
-from .gradient_statistics import GradientStatistics, factor_parts, reset_kick
+from .drive_law import DriveLaw, drive_law
+from .gradient_statistics import GradientStatistics, factor_parts
 from .neuron_spec import NeuronSpec
 from .surrogate import Surrogate
 
 Array = npt.NDArray[np.float64]
 
-TAIL = 7.0  # standard deviations of u kept on each side: 1e-12 of the mass is left out
-QUENCHED_TAIL = 5.5  # the same for the quenched drive: 4e-8
+QUENCHED_TAIL = 5.5  # standard deviations of the quenched drive kept: 4e-8 is left out
 MAX_DRIVES = 401
 NEARBY = 1e-3  # disagreement of the rates below which Newton's method takes over
-POINTS = 8  # Gauss points of a panel two noise standard deviations long: error below 1e-9
-MAX_NODES = 3000  # of the grid of one drive; its kernel then takes 72 MB
-
-
-@dataclass(frozen=True)
-class DriveLaw:
-    """Stationary law of the units that share one quenched drive.
-
-    Args:
-        weight: share of the units.
-        drive: constant part of u[t+1], potential.
-        u: Gauss points of the pre-reset potential, shape [nodes]; none lies on the threshold.
-        length: quadrature weight of each, potential, shape [nodes].
-        mass: probability of each, shape [nodes], sums to 1.
-        rate: spikes per timestep.
-    """
-
-    weight: float
-    drive: float
-    u: Array
-    length: Array
-    mass: Array
-    rate: float
 
 
 @dataclass(frozen=True)
@@ -61,7 +38,8 @@ class RecurrentLaw:
         std: standard deviation of u over time and units.
         quenched_std: standard deviation over units of the mean of u.
         noise_std: standard deviation of what is fresh at each timestep, potential.
-        drives: the laws given each quenched drive.
+        drives: the law of u given each quenched drive.
+        weights: share of the units that each stands for, shape [drives].
         iterations: evaluations until rate and rate_square agreed with themselves.
         residual: what was left of their disagreement, spikes per timestep.
     """
@@ -74,6 +52,7 @@ class RecurrentLaw:
     quenched_std: float
     noise_std: float
     drives: tuple[DriveLaw, ...]
+    weights: Array
     iterations: int
     residual: float
 
@@ -81,26 +60,26 @@ class RecurrentLaw:
         """Return the density of u, 1 / potential, at any points (same shape)."""
         points = np.asarray(u, dtype=float)
         total = np.zeros(points.size)
-        for law in self.drives:
-            total += law.weight * (law.mass @ _transition(self, law, law.u, points.ravel()))
+        for weight, law in zip(self.weights, self.drives, strict=True):
+            total += weight * law.density(points.ravel())
         return total.reshape(points.shape)
 
     def probability(self, low: Any, high: Any) -> float:
         """Return P(low < u < high)."""
         noise, total = self.noise_std, 0.0
-        for law in self.drives:
-            moved = _after_reset(self.spec, law.u) + law.drive
+        for weight, law in zip(self.weights, self.drives, strict=True):
+            moved = law.following(law.u)
             inside = special.ndtr((high - moved) / noise) - special.ndtr((low - moved) / noise)
-            total += law.weight * float(law.mass @ inside)
+            total += float(weight * (law.mass @ inside))
         return total
 
     def expect(self, shape: str, centre: Any, width: Any, order: int, tail: Any) -> float:
         """Return E[shape((u - centre) / width) ** order]; makes this a law for ``Surrogate``."""
         surrogate = Surrogate(shape, 1.0, float(width), tail)
         total = 0.0
-        for law in self.drives:
-            points, _, mass = _fine_grid(self, law, surrogate, float(centre))
-            total += law.weight * float(mass @ surrogate.derivative(points - centre) ** order)
+        for weight, law in zip(self.weights, self.drives, strict=True):
+            points, _, mass = law.fine_grid(surrogate, float(centre))
+            total += weight * float(mass @ surrogate.derivative(points - centre) ** order)
         return total
 
     def statistics(self, surrogate: Surrogate, lags: int = 49) -> GradientStatistics:
@@ -114,19 +93,19 @@ class RecurrentLaw:
         sums = dict.fromkeys(("s", "s4", "A0", "A1", "A00", "A01", "A11", "A0s", "A1s"), 0.0)
         plateau = 0.0
         theta = float(self.spec.threshold)
-        for law in self.drives:
-            points, length, mass = _fine_grid(self, law, surrogate, theta)
+        for weight, law in zip(self.weights, self.drives, strict=True):
+            points, length, mass = law.fine_grid(surrogate, theta)
             s = np.asarray(surrogate.derivative(points - theta), dtype=float)
             leak, through = factor_parts(self.spec, points, (points > theta) * 1.0, s)
-            w = law.weight * mass
+            w = weight * mass
             for name, value in (
                 ("s", s), ("s4", s**4), ("A0", leak), ("A1", through), ("A00", leak**2),
                 ("A01", 2 * leak * through), ("A11", through**2), ("A0s", leak * s),
                 ("A1s", through * s),
             ):  # fmt: skip
                 sums[name] += float(w @ value)
-            plateau += law.weight * float(mass @ s) ** 2
-            correlation += law.weight * _autocorrelation(self, law, points, length, mass, s, lags)
+            plateau += weight * float(mass @ s) ** 2
+            correlation += weight * law.autocorrelation(points, length, mass, s, lags)
         first = sums["s"]
         if first <= 0.0:
             raise ValueError(
@@ -193,33 +172,35 @@ def recurrent_law(
     """
     _check(spec, input_std, recurrent_variance, quenched_std, start_rate)
 
-    def evaluate(state: Array) -> tuple[tuple[DriveLaw, ...], float, Array]:
-        rate, rate_square = float(state[0]), float(state[1])
-        laws, noise = _drive_laws(
-            spec,
-            input_mean + recurrent_mean * rate,
-            float(np.sqrt(input_std**2 + recurrent_variance * max(rate - rate_square, 0.0))),
-            float(np.sqrt(quenched_std**2 + recurrent_variance * max(rate_square, 0.0))),
-        )
-        implied = np.sum(
-            [(part.weight * part.rate, part.weight * part.rate**2) for part in laws], 0
-        )
-        return laws, noise, implied - state
+    count = 1
 
+    def evaluate(state: Array) -> tuple[RecurrentLaw, Array]:
+        nonlocal count
+        rate, rate_square = float(state[0]), float(state[1])
+        noise = gain * np.sqrt(input_std**2 + recurrent_variance * max(rate - rate_square, 0.0))
+        quenched = gain * np.sqrt(quenched_std**2 + recurrent_variance * max(rate_square, 0.0))
+        mean = float(spec.gain) * (input_mean + recurrent_mean * rate)
+        mean += (1.0 - float(spec.decay)) * float(spec.rest)
+        # The number of points only grows, so that the iteration sees a smooth function.
+        count = max(count, _quenched_count(float(quenched), float(noise), float(spec.decay)))
+        law = _mixture(spec, mean, float(noise), float(quenched), count)
+        return law, np.array([law.rate, law.rate_square]) - state
+
+    gain = abs(float(spec.gain))
     alone = recurrent_variance == 0.0 and recurrent_mean == 0.0
     state = np.array([start_rate, start_rate**2])
     if input_std == 0.0 and state[0] == state[1]:
         state = np.array([0.5, 0.25])
     residual, polish = np.inf, True
     for iteration in range(1, max_iterations + 1):
-        laws, noise, gap = evaluate(state)
-        residual = float(np.abs(gap).max())
-        if alone or residual < tolerance:
-            return _summary(spec, laws, noise, iteration, 0.0 if alone else residual)
+        law, gap = evaluate(state)
+        residual = 0.0 if alone else float(np.abs(gap).max())
+        if residual < tolerance:
+            return replace(law, iterations=iteration, residual=residual)
         if polish and residual < NEARBY:
             # Close to the fixed point that the iteration leads to, Newton's method gets there fast.
             polish = False
-            found = optimize.root(lambda x: evaluate(x)[2], state, options={"maxfev": 30}).x
+            found = optimize.root(lambda x: evaluate(x)[1], state, options={"maxfev": 30}).x
             if np.abs(found - state).max() < 50 * NEARBY:
                 state = found
                 continue
@@ -232,183 +213,53 @@ def recurrent_law(
     )
 
 
-def _drive_laws(
-    spec: NeuronSpec, mean: float, std: float, quenched: float
-) -> tuple[tuple[DriveLaw, ...], float]:
-    """Solve the law for each quenched drive; returns the laws and the noise's std (potential)."""
-    gain, decay = float(spec.gain), float(spec.decay)
-    noise = abs(gain) * std
+def _quenched_count(quenched: float, noise: float, decay: float) -> int:
+    """Return how many points the law of the quenched drive needs.
+
+    The rate rises from 0 to 1 over a change of the drive of (1 - decay) standard deviations of u;
+    the points must resolve that, which a fixed Gauss-Hermite rule does not.
+    """
     if noise <= 0.0:
         raise ValueError(
             "there is no noise over time (input_std and recurrent_variance or the rate are 0): "
             "a law of u needs some"
         )
-    rest = (1.0 - decay) * float(spec.rest)
-    laws = []
-    for node, weight in zip(*_quenched_nodes(abs(gain) * quenched, noise, decay), strict=True):
-        drive = float(gain * mean + rest + node)
-        u, length, mass = _stationary(spec, drive, noise)
-        rate = float(mass[u > float(spec.threshold)].sum())
-        laws.append(DriveLaw(float(weight), drive, u, length, mass, rate))
-    return tuple(laws), noise
-
-
-def _quenched_nodes(quenched: float, noise: float, decay: float) -> tuple[Array, Array]:
-    """Return points and weights of the normal law of the quenched drive (trapezoidal rule).
-
-    The rate rises from 0 to 1 over a change of the drive of (1 - decay) standard deviations of u;
-    the points must resolve that, which a fixed Gauss-Hermite rule does not.
-    """
     if quenched == 0.0:
-        return np.zeros(1), np.ones(1)
+        return 1
     scale = (1.0 - decay) * noise / np.sqrt(1.0 - decay**2) / quenched
-    count = int(np.ceil(2 * QUENCHED_TAIL / min(0.6, 1.25 * scale))) | 1
+    count = np.ceil(2 * QUENCHED_TAIL / min(0.6, 1.25 * scale))
     if count > MAX_DRIVES:
         raise ValueError(
             f"the quenched drive (std {quenched:.3g}) is too wide against the noise over time "
             f"(std {noise:.3g}) at decay {decay:g}: more than {MAX_DRIVES} laws would be needed"
         )
-    nodes = np.linspace(-QUENCHED_TAIL, QUENCHED_TAIL, count)
-    weights = np.exp(-0.5 * nodes**2)
-    return quenched * nodes, weights / weights.sum()
+    return int(count) | 1
 
 
-def _after_reset(spec: NeuronSpec, u: Array) -> Array:
-    """Return the part of u[t+1] that u[t] determines."""
-    decay, fired = float(spec.decay), u > float(spec.threshold)
-    if spec.reset == "to_value":
-        return decay * np.where(fired, float(spec.reset_value), u)
-    if spec.reset == "subtract":
-        return decay * u - reset_kick(spec) * fired
-    return decay * u
-
-
-def _range(spec: NeuronSpec, drive: float, noise: float) -> tuple[float, float]:
-    """Return bounds of u that leave out a negligible mass."""
-    decay, theta = float(spec.decay), float(spec.threshold)
-    spread = TAIL * noise / np.sqrt(1.0 - decay**2)
-    free = drive / (1.0 - decay)
-    if spec.reset == "none" or free + spread < theta:
-        return free - spread, free + spread
-    if spec.reset == "to_value":
-        again = decay * float(spec.reset_value) + drive
-        return min(free, again) - spread, max(decay * theta + drive, again) + TAIL * noise
-    kick = reset_kick(spec)
-    always = (drive - kick) / (1.0 - decay)
-    if always - spread > theta:
-        return always - spread, always + spread
-    low = min(free, decay * theta - kick + drive)
-    return low - spread, max(decay * theta + drive, always, low) + spread
-
-
-def _panels(low: float, high: float, breaks: Array, longest: float) -> tuple[Array, Array]:
-    """Return Gauss-Legendre points and weights on panels that end at every break."""
-    inside = breaks[(breaks > low) & (breaks < high)]
-    edges = np.unique(np.concatenate([[low], inside, [high]]))
-    counts = np.maximum(1, np.ceil(np.diff(edges) / longest)).astype(int)
-    if POINTS * counts.sum() > MAX_NODES:
-        raise ValueError(
-            f"the noise of u per timestep ({longest / 2:.3g}) is too small against its range "
-            f"({high - low:.3g}): a grid of more than {MAX_NODES} points would be needed"
-        )
-    parts = [np.linspace(a, b, n + 1) for a, b, n in zip(edges, edges[1:], counts, strict=False)]
-    fine = np.unique(np.concatenate(parts))
-    x, w = np.polynomial.legendre.leggauss(POINTS)
-    half = np.diff(fine)[:, None] / 2.0
-    centre = (fine[1:] + fine[:-1])[:, None] / 2.0
-    return (centre + half * x).ravel(), (half * w).ravel()
-
-
-def _gauss(gap: Array, noise: float) -> Array:
-    return np.asarray(np.exp(-0.5 * (gap / noise) ** 2) / (noise * np.sqrt(2.0 * np.pi)))
-
-
-def _stationary(spec: NeuronSpec, drive: float, noise: float) -> tuple[Array, Array, Array]:
-    """Solve f = f P for one drive on Gauss panels broken at the threshold."""
-    low, high = _range(spec, drive, noise)
-    u, length = _panels(low, high, np.array([float(spec.threshold)]), 2.0 * noise)
-    kernel = _gauss(u[None, :] - (_after_reset(spec, u) + drive)[:, None], noise) * length
-    kernel /= kernel.sum(axis=1, keepdims=True)
-    # One balance equation is redundant; the normalisation takes its place.
-    system = kernel.T - np.eye(u.size)
-    system[-1] = 1.0
-    target = np.zeros(u.size)
-    target[-1] = 1.0
-    mass = np.maximum(np.linalg.solve(system, target), 0.0)
-    return u, length, mass / mass.sum()
-
-
-def _transition(law: RecurrentLaw, part: DriveLaw, start: Array, end: Array) -> Array:
-    """Return the transition density from u[t] = start to u[t+1] = end, shape [start, end]."""
-    moved = _after_reset(law.spec, start) + part.drive
-    return _gauss(end[None, :] - moved[:, None], law.noise_std)
-
-
-def _fine_grid(
-    law: RecurrentLaw, part: DriveLaw, surrogate: Surrogate, centre: float
-) -> tuple[Array, Array, Array]:
-    """Return points, quadrature weights and masses that resolve the surrogate around its centre."""
-    # Panels double in length away from the centre, from below the surrogate's own scale;
-    # half a width (rectangular) and one width (triangular) are among the ends.
-    finest = -2 + (np.floor(np.log2(surrogate.tail - 1.0)) if _has_tail(surrogate) else 0)
-    steps = float(surrogate.width) * 2.0 ** np.arange(min(finest, -2), 41)
-    breaks = np.concatenate([centre - steps, [centre, float(law.spec.threshold)], centre + steps])
-    low, high = _range(law.spec, part.drive, law.noise_std)
-    points, length = _panels(low, high, breaks, 2.0 * law.noise_std)
-    mass = (part.mass @ _transition(law, part, part.u, points)) * length
-    return points, length, mass / mass.sum()
-
-
-def _has_tail(surrogate: Surrogate) -> bool:
-    return surrogate.shape == "q_pseudo_spike"
-
-
-def _autocorrelation(
-    law: RecurrentLaw,
-    part: DriveLaw,
-    points: Array,
-    length: Array,
-    mass: Array,
-    s: Array,
-    lags: int,
-) -> Array:
-    """Return Q(0), ..., Q(lags) of s, given on the fine grid, for one drive."""
-    result = np.empty(lags + 1)
-    result[0] = mass @ s**2
-    if lags == 0:
-        return result
-    # Lag 1 leads from the fine grid to itself; later lags pass over the coarse grid, which is
-    # enough because one timestep of noise has smoothed the sharp s.
-    weighted = mass * s
-    result[1] = (weighted @ _transition(law, part, points, points)) @ (length * s)
-    expected = _transition(law, part, part.u, points) @ (length * s)
-    step = _transition(law, part, part.u, part.u) * part.length
-    current = (weighted @ _transition(law, part, points, part.u)) * part.length
-    for k in range(2, lags + 1):
-        result[k] = current @ expected
-        current = current @ step
-    return result
-
-
-def _summary(
-    spec: NeuronSpec, laws: tuple[DriveLaw, ...], noise: float, iterations: int, residual: float
+def _mixture(
+    spec: NeuronSpec, mean: float, noise: float, quenched: float, count: int
 ) -> RecurrentLaw:
-    weights = np.array([law.weight for law in laws])
+    """Solve the law of u for a normal law of the drive, on equidistant points."""
+    nodes = np.linspace(-QUENCHED_TAIL, QUENCHED_TAIL, count) if count > 1 else np.zeros(1)
+    weights = np.exp(-0.5 * nodes**2)
+    weights /= weights.sum()
+    laws = tuple(drive_law(spec, float(mean + quenched * node), noise) for node in nodes)
     rates = np.array([law.rate for law in laws])
     means = np.array([law.mass @ law.u for law in laws])
     squares = np.array([law.mass @ law.u**2 for law in laws])
-    mean = float(weights @ means)
+    centre = float(weights @ means)
     return RecurrentLaw(
         spec=spec,
         rate=float(weights @ rates),
         rate_square=float(weights @ rates**2),
-        mean=mean,
-        std=float(np.sqrt(max(weights @ squares - mean**2, 0.0))),
-        quenched_std=float(np.sqrt(max(weights @ means**2 - mean**2, 0.0))),
-        noise_std=float(noise),
+        mean=centre,
+        std=float(np.sqrt(max(weights @ squares - centre**2, 0.0))),
+        quenched_std=float(np.sqrt(max(weights @ means**2 - centre**2, 0.0))),
+        noise_std=noise,
         drives=laws,
-        iterations=iterations,
-        residual=residual,
+        weights=weights,
+        iterations=1,
+        residual=0.0,
     )
 
 

@@ -1,0 +1,180 @@
+"""Stationary law of u for units under one constant drive and Gaussian noise over time.
+
+The pre-reset potential has a smooth density, so Gauss-Legendre panels broken at the threshold give
+it to rounding; sharp surrogates get a finer grid of their own, on which the same density is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .gradient_statistics import reset_kick
+from .neuron_spec import NeuronSpec
+from .surrogate import Surrogate
+
+Array = npt.NDArray[np.float64]
+
+TAIL = 7.0  # standard deviations of u kept on each side: 1e-12 of the mass is left out
+POINTS = 8  # Gauss points of a panel two noise standard deviations long: error below 1e-9
+MAX_NODES = 3000  # of the grid of one drive; its kernel then takes 72 MB
+
+
+@dataclass(frozen=True)
+class DriveLaw:
+    """Stationary law of the units that share one constant drive.
+
+    Args:
+        spec: the layer's dynamics.
+        drive: constant part of u[t+1], potential.
+        noise: standard deviation of the part that is fresh at each timestep, potential.
+        u: Gauss points of the pre-reset potential, shape [nodes]; none lies on the threshold.
+        length: quadrature weight of each, potential, shape [nodes].
+        mass: probability of each, shape [nodes], sums to 1.
+    """
+
+    spec: NeuronSpec
+    drive: float
+    noise: float
+    u: Array
+    length: Array
+    mass: Array
+
+    @property
+    def rate(self) -> float:
+        """Spikes per timestep."""
+        return float(self.mass[self.u > float(self.spec.threshold)].sum())
+
+    def following(self, start: Array) -> Array:
+        """Return the mean of u[t+1] given u[t] = start."""
+        return _after_reset(self.spec, start) + self.drive
+
+    def transition(self, start: Array, end: Array) -> Array:
+        """Return the transition density from u[t] = start to u[t+1] = end, shape [start, end]."""
+        return _gauss(end[None, :] - self.following(start)[:, None], self.noise)
+
+    def density(self, u: Array) -> Array:
+        """Return the density at any points, shape [points]; exact between the Gauss points too."""
+        return np.asarray(self.mass @ self.transition(self.u, u))
+
+    def fine_grid(self, surrogate: Surrogate, centre: float) -> tuple[Array, Array, Array]:
+        """Return points, quadrature weights and masses that resolve a surrogate."""
+        # Panels double in length away from the centre, from below the surrogate's own scale;
+        # half a width (rectangular) and one width (triangular) are among the ends.
+        finest = -2.0
+        if surrogate.shape == "q_pseudo_spike":
+            finest += min(0.0, float(np.floor(np.log2(surrogate.tail - 1.0))))
+        steps = float(surrogate.width) * 2.0 ** np.arange(finest, 41.0)
+        theta = float(self.spec.threshold)
+        breaks = np.concatenate([centre - steps, [centre, theta], centre + steps])
+        low, high = _range(self.spec, self.drive, self.noise)
+        points, length = _panels(low, high, breaks, 2.0 * self.noise)
+        mass = self.density(points) * length
+        return points, length, mass / mass.sum()
+
+    def autocorrelation(
+        self, points: Array, length: Array, mass: Array, s: Array, lags: int
+    ) -> Array:
+        """Return E[s[t] s[t+k]], k = 0, ..., lags, of a function given on the fine grid."""
+        result = np.empty(lags + 1)
+        result[0] = mass @ s**2
+        if lags == 0:
+            return result
+        # Lag 1 leads from the fine grid to itself; later lags pass over the coarse grid, which is
+        # enough because one timestep of noise has smoothed the sharp s.
+        weighted = mass * s
+        result[1] = (weighted @ self.transition(points, points)) @ (length * s)
+        expected = self.transition(self.u, points) @ (length * s)
+        step = self.transition(self.u, self.u) * self.length
+        current = (weighted @ self.transition(points, self.u)) * self.length
+        for k in range(2, lags + 1):
+            result[k] = current @ expected
+            current = current @ step
+        return result
+
+
+def drive_law(spec: NeuronSpec, drive: float, noise: float) -> DriveLaw:
+    """Solve the stationary law f = f P for one drive.
+
+    Args:
+        spec: scalar dynamics, decay in [0, 1).
+        drive: constant part of u[t+1], potential.
+        noise: standard deviation of what is fresh at each timestep, potential, above 0.
+
+    Returns:
+        The law on Gauss panels broken at the threshold.
+
+    Raises:
+        ValueError: a noise so small that the grid would need more than ``MAX_NODES`` points.
+
+    Example:
+        >>> law = drive_law(NeuronSpec(decay=0.0, reset="none"), drive=0.0, noise=1.0)
+        >>> round(law.rate, 8)
+        0.15865525
+
+    Source:
+        Nystrom discretisation of the transfer operator.
+    """
+    low, high = _range(spec, drive, noise)
+    u, length = _panels(low, high, np.array([float(spec.threshold)]), 2.0 * noise)
+    kernel = _gauss(u[None, :] - (_after_reset(spec, u) + drive)[:, None], noise) * length
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    # One balance equation is redundant; the normalisation takes its place.
+    system = kernel.T - np.eye(u.size)
+    system[-1] = 1.0
+    target = np.zeros(u.size)
+    target[-1] = 1.0
+    mass = np.maximum(np.linalg.solve(system, target), 0.0)
+    return DriveLaw(spec, drive, noise, u, length, mass / mass.sum())
+
+
+def _after_reset(spec: NeuronSpec, u: Array) -> Array:
+    """Return the part of u[t+1] that u[t] determines."""
+    decay, fired = float(spec.decay), u > float(spec.threshold)
+    if spec.reset == "to_value":
+        return decay * np.where(fired, float(spec.reset_value), u)
+    if spec.reset == "subtract":
+        return decay * u - reset_kick(spec) * fired
+    return decay * u
+
+
+def _range(spec: NeuronSpec, drive: float, noise: float) -> tuple[float, float]:
+    """Return bounds of u that leave out a negligible mass."""
+    decay, theta = float(spec.decay), float(spec.threshold)
+    spread = TAIL * noise / np.sqrt(1.0 - decay**2)
+    free = drive / (1.0 - decay)
+    if spec.reset == "none" or free + spread < theta:
+        return free - spread, free + spread
+    if spec.reset == "to_value":
+        again = decay * float(spec.reset_value) + drive
+        return min(free, again) - spread, max(decay * theta + drive, again) + TAIL * noise
+    kick = reset_kick(spec)
+    always = (drive - kick) / (1.0 - decay)
+    if always - spread > theta:
+        return always - spread, always + spread
+    low = min(free, decay * theta - kick + drive)
+    return low - spread, max(decay * theta + drive, always, low) + spread
+
+
+def _panels(low: float, high: float, breaks: Array, longest: float) -> tuple[Array, Array]:
+    """Return Gauss-Legendre points and weights on panels that end at every break."""
+    inside = breaks[(breaks > low) & (breaks < high)]
+    edges = np.unique(np.concatenate([[low], inside, [high]]))
+    counts = np.maximum(1, np.ceil(np.diff(edges) / longest)).astype(int)
+    if POINTS * counts.sum() > MAX_NODES:
+        raise ValueError(
+            f"the noise of u per timestep ({longest / 2:.3g}) is too small against its range "
+            f"({high - low:.3g}): a grid of more than {MAX_NODES} points would be needed"
+        )
+    parts = [np.linspace(a, b, n + 1) for a, b, n in zip(edges, edges[1:], counts, strict=False)]
+    fine = np.unique(np.concatenate(parts))
+    x, w = np.polynomial.legendre.leggauss(POINTS)
+    half = np.diff(fine)[:, None] / 2.0
+    centre = (fine[1:] + fine[:-1])[:, None] / 2.0
+    return (centre + half * x).ravel(), (half * w).ravel()
+
+
+def _gauss(gap: Array, noise: float) -> Array:
+    return np.asarray(np.exp(-0.5 * (gap / noise) ** 2) / (noise * np.sqrt(2.0 * np.pi)))
