@@ -79,9 +79,12 @@ def _merge_column(
 
 def _weighted_mean(values: Any, weights: Any, groups: Any, total: int) -> np.ndarray:
     seen = weights > 0
-    summed = np.bincount(groups[seen], (weights * values)[seen], total)
+    summed = np.bincount(groups[seen], weights[seen] * values[seen], total)
     weight = np.bincount(groups[seen], weights[seen], total)
-    return np.divide(summed, weight, out=np.full(total, np.nan), where=weight > 0)
+    # What no row weighs (the threshold of a layer whose u is all NaN) stays as it was.
+    unseen = np.full(total, np.nan)
+    np.fmax.at(unseen, groups, values)
+    return np.divide(summed, weight, out=unseen, where=weight > 0)
 
 
 def _exact(values: np.ndarray) -> bool:

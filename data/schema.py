@@ -84,7 +84,9 @@ COLUMNS: dict[str, Column] = {
         "int64", "", "timestep inside the sequence, counted from 1", "key", label="timestep t"
     ),
     # How much was seen.
-    "samples": Column("int64", "samples", "independent samples (batch elements)", "sum"),
+    "samples": Column(
+        "int64", "samples", "independent samples (batch elements) with a finite u", "sum"
+    ),
     "count": Column("int64", "elements", "finite values of u", "sum"),
     "nonfinite": Column("int64", "elements", "values of u that are NaN or infinite", "sum"),
     "mismatch": Column(
@@ -123,12 +125,17 @@ COLUMNS: dict[str, Column] = {
     "density_exponent": Column("int64", "", "how often the range was doubled", "exponent"),
     # Input current.
     "input_mean": Column(
-        "float64", "current", "mean input current", "mean", weight="count", label="mean input"
+        "float64",
+        "current",
+        "mean input current where u is finite",
+        "mean",
+        weight="count",
+        label="mean input",
     ),
     "input_var": Column(
         "float64",
         "current^2",
-        "variance of the input current",
+        "variance of the input current where u is finite",
         "variance",
         weight="count",
         mean="input_mean",
@@ -191,7 +198,7 @@ COLUMNS |= _gradient_columns("grad_s", "dL/ds from downstream layers only")
 COLUMNS |= _gradient_columns("grad_s_total", "dL/ds with the path through the reset")
 COLUMNS |= _gradient_columns("grad_u", "dL/du over all paths")
 COLUMNS |= {
-    "grad_samples": Column("int64", "samples", "samples with a gradient", "sum"),
+    "grad_samples": Column("int64", "samples", "samples with a finite dL/du", "sum"),
     "grad_u_sample_mean": Column(
         "float64",
         "loss^2 / potential^2",

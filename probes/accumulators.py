@@ -47,26 +47,30 @@ def forward_block(
     Returns:
         The forward columns, ``[T]`` each (``density`` is ``[T, bin]``).
     """
-    timesteps, samples = u.shape[:2]
+    timesteps = len(u)
     z = _flat(u) - threshold
     finite = torch.isfinite(z)
     z = torch.where(finite, z, 0.0)
     per_sample = finite.sum(-1)
     count = per_sample.sum(-1)
     block = {
-        "samples": _constant(samples, timesteps, u),
+        "samples": (per_sample > 0).sum(-1),
         "count": count,
         "nonfinite": z[0].numel() - count,
         "threshold": _constant(threshold, timesteps, u),
     }
     block |= _agreement(z, finite, _flat(implied), _flat(spikes), scale)
     block |= _moments("u", z, finite, per_sample, threshold)
-    block |= _moments("input", *_finite(_flat(current)), threshold=0.0)
-    block |= _sample_moments("u", z.sum(-1).double() / per_sample, threshold)
-    block["u_min"] = torch.where(finite, z, torch.inf).amin((1, 2)).double() + threshold
-    block["u_max"] = torch.where(finite, z, -torch.inf).amax((1, 2)).double() + threshold
+    # The input is looked at where u is finite, so that one count weighs both.
+    current = torch.where(finite, _flat(current), 0.0)
+    moments = _moments("input", current, finite, per_sample, 0.0)
+    block |= {name: moments[name] for name in ("input_mean", "input_var")}
+    least = torch.where(finite, z, torch.inf).amin((1, 2)).double() + threshold
+    largest = torch.where(finite, z, -torch.inf).amax((1, 2)).double() + threshold
+    block["u_min"] = torch.where(count > 0, least, torch.nan)
+    block["u_max"] = torch.where(count > 0, largest, torch.nan)
     block |= density(z / scale, finite)
-    block |= _spiking(_flat(spikes), _flat(fired_before.unsqueeze(0)), t)
+    block |= _spiking(_flat(spikes), _flat(fired_before.unsqueeze(0)), per_sample, t)
     block |= _surrogate(surrogate, z, finite, per_sample)
     return block
 
@@ -87,15 +91,14 @@ def backward_block(gradients: Gradients) -> Block:
         ("grad_u", gradients.u),
     ):
         block |= gradient_block(name, values)
-    flat, finite = _finite(_flat(gradients.u))[:2]
-    square, _ = _mean_square(flat, finite, finite.sum(-1))
-    samples = gradients.u.shape[1]
-    block["grad_samples"] = _constant(samples, len(flat), gradients.u)
+    flat, _, seen = _finite(_flat(gradients.u))
+    square, _ = _mean_square(flat, seen)
+    block["grad_samples"] = (seen > 0).sum(-1)
     block |= _sample_moments("grad_u", square, 0.0)
     if gradients.residual is not None:
-        flat, finite, seen = _finite(_flat(gradients.residual))
+        flat, _, seen = _finite(_flat(gradients.residual))
         block["residual_count"] = seen.sum(-1)
-        block["residual_square"] = _mean_square(flat, finite, seen)[1]
+        block["residual_square"] = _mean_square(flat, seen)[1]
     return block
 
 
@@ -107,7 +110,7 @@ def gradient_block(name: str, values: Tensor) -> Block:
         f"{name}_count": count,
         f"{name}_nonfinite": flat[0].numel() - count,
         f"{name}_zero": ((flat == 0) & finite).sum((1, 2)),
-        f"{name}_square": _mean_square(flat, finite, seen)[1],
+        f"{name}_square": _mean_square(flat, seen)[1],
     }
 
 
@@ -127,21 +130,27 @@ def density(z: Tensor, finite: Tensor) -> Block:
         ([2], [120, 128, 240])
     """
     half = DENSITY_BINS // 2
+    # A finite u in units of a small threshold may be infinite: it belongs into the last bin.
+    largest = torch.finfo(z.dtype).max
+    z = z.clamp(-largest, largest)
     reach = z.abs().amax((1, 2)) / (half * DENSITY_WIDTH)
     # frexp: reach = mantissa * 2^exponent with mantissa < 1, so 2^exponent is a bound.
     exponent = torch.frexp(reach).exponent.clamp(min=0)
-    # Dividing by a power of two is exact, so a coarser count is a merge of a finer one.
-    bins = torch.floor(torch.ldexp(z / DENSITY_WIDTH, -exponent[:, None, None])).long() + half
+    # Dividing by a power of two is exact, so a coarser count is a merge of a finer one. The range
+    # comes first: dividing by the width first would overflow.
+    bins = torch.floor(torch.ldexp(z, -exponent[:, None, None]) / DENSITY_WIDTH).long()
+    # What the division took below the smallest number stays on its side of the threshold.
+    bins = torch.where(z < 0, bins.clamp(max=-1), bins) + half
     rows = torch.arange(len(z), device=z.device)[:, None, None]
     # One bin more, at the end, takes what is not finite.
     places = torch.where(finite, bins.clamp(0, DENSITY_BINS - 1) + rows * DENSITY_BINS, -1)
     places = torch.where(places < 0, len(z) * DENSITY_BINS, places).flatten()
     size = len(z) * DENSITY_BINS + 1
-    if places.is_cuda:  # bincount waits for the device there
+    if places.device.type == "cpu":
+        counts = torch.bincount(places, minlength=size)
+    else:  # bincount would wait for the device
         counts = torch.zeros(size, dtype=torch.int64, device=z.device)
         counts.scatter_add_(0, places, torch.ones_like(places))
-    else:
-        counts = torch.bincount(places, minlength=size)
     return {
         "density": counts[:-1].view(len(z), DENSITY_BINS),
         "density_exponent": exponent.long(),
@@ -198,7 +207,9 @@ def _pool(a: Tensor, b: Tensor, weight_a: Tensor, weight_b: Tensor) -> Tensor:
     summed = torch.where(weight_a > 0, a * weight_a, 0.0) + torch.where(
         weight_b > 0, b * weight_b, 0.0
     )
-    return summed / (weight_a + weight_b)
+    weight = weight_a + weight_b
+    # What neither part weighs (the threshold of a layer whose u is all NaN) stays as it was.
+    return torch.where(weight > 0, summed / weight, torch.fmax(a, b))
 
 
 def _coarsen(counts: Tensor, doublings: Tensor) -> Tensor:
@@ -229,19 +240,32 @@ def _constant(value: float, timesteps: int, like: Tensor) -> Tensor:
 def _moments(
     name: str, values: Tensor, finite: Tensor, per_sample: Tensor, threshold: float
 ) -> Block:
-    """Return mean and variance in two passes: the second about the first's mean."""
+    """Return mean and variance, also over the samples' means.
+
+    Two passes: the second is about the first's mean. Values are taken relative to a power of two
+    near the largest, so that no sum or square leaves float32 when the potential diverges.
+    """
     count = per_sample.sum(-1)
+    exponent = torch.frexp(values.abs().amax((1, 2))).exponent.clamp(-120, 120)
+    unit = torch.ldexp(torch.ones_like(values[:, 0, 0]), exponent)
+    relative = values / unit[:, None, None]
     # Sums of one sample are float32 (torch adds them pairwise), sums over samples float64.
-    mean = values.sum(-1).double().sum(-1) / count
-    centred = torch.where(finite, values - mean[:, None, None].to(values.dtype), 0.0)
+    summed = relative.sum(-1).double()
+    mean = summed.sum(-1) / count
+    centred = torch.where(finite, relative - mean[:, None, None].to(values.dtype), 0.0)
     # The mean was rounded to the values' dtype; what that left is taken out of the square.
     rest = centred.sum(-1).double().sum(-1) / count
     square = (centred * centred).sum(-1).double().sum(-1) / count
-    return {f"{name}_mean": mean + threshold, f"{name}_var": (square - rest * rest).clamp(min=0)}
+    unit = unit.double()
+    return {
+        f"{name}_mean": mean * unit + threshold,
+        f"{name}_var": (square - rest * rest).clamp(min=0) * unit**2,
+        **_sample_moments(name, summed / per_sample * unit[:, None], threshold),
+    }
 
 
 def _sample_moments(name: str, per_sample: Tensor, shift: float) -> Block:
-    """Return mean and variance over the samples of a figure ``[T, N]`` of each sample."""
+    """Return mean and variance over samples of a figure ``[T, N]``, NaN where nothing was seen."""
     seen = torch.isfinite(per_sample)
     values = torch.where(seen, per_sample, 0.0)
     count = seen.sum(-1)
@@ -258,15 +282,16 @@ def _agreement(z: Tensor, finite: Tensor, implied: Tensor, spikes: Tensor, scale
     return {"mismatch": wrong.sum((1, 2)) - near_count, "near_mismatch": near_count}
 
 
-def _spiking(spikes: Tensor, fired_before: Tensor, t: int) -> Block:
-    per_sample = spikes.sum(-1)
+def _spiking(spikes: Tensor, fired_before: Tensor, per_sample: Tensor, t: int) -> Block:
+    emitted = spikes.sum(-1)
+    rate = torch.where(per_sample > 0, emitted.double() / spikes.shape[-1], torch.nan)
     so_far = fired_before + spikes.cumsum(0)
     elapsed = torch.arange(t, t + len(spikes), device=spikes.device)[:, None, None]
     return {
-        "spikes": per_sample.double().sum(-1).round().long(),
+        "spikes": emitted.double().sum(-1).round().long(),
         "silent": (so_far == 0).sum((1, 2)),
         "saturated": (so_far == elapsed).sum((1, 2)),
-        **_sample_moments("rate", per_sample.double() / max(spikes.shape[-1], 1), 0.0),
+        **_sample_moments("rate", rate, 0.0),
     }
 
 
@@ -294,7 +319,7 @@ def _surrogate(surrogate: Surrogate | None, z: Tensor, finite: Tensor, per_sampl
     }
 
 
-def _mean_square(values: Tensor, finite: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_square(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean square per sample ``[T, N]`` and overall ``[T]``, without underflow.
 
     A vanishing gradient is the very thing to measure: its square leaves float32 long before the
