@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -79,17 +80,38 @@ def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         PartError: the part is torn, truncated or altered.
     """
+    schema = TABLES[path.name.rpartition("-")[0]]
     try:
-        return pq.read_table(path, columns=columns, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+        # A ParquetFile: read_table would take "a=b" in a folder's name for a column.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read(columns)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise PartError(f"{path.name} cannot be read and is left out: {reason}") from error
+    names = schema.names if columns is None else columns
+    missing = [name for name in names if schema.field(name) not in list(table.schema)]
+    if missing:
+        # The checksums do not reach the names and types of the columns.
+        raise PartError(
+            f"{path.name} cannot be read and is left out: column {missing[0]!r} is not as expected"
+        )
+    return table
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all; numbers that JSON lacks become null."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    text = json.dumps(_without_nan(content), indent=2, ensure_ascii=False, default=str)
     write_bytes(path, (text + "\n").encode())
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return value
 
 
 def write_bytes(path: Path, content: bytes) -> None:
