@@ -21,6 +21,7 @@ from .schema import (
     COLUMNS,
     FORMAT_VERSION,
     KEYS,
+    MODES,
     STORED,
     coarsen_density,
     density_edges,
@@ -105,7 +106,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.header = _read_header(self.path)
-        self.layers = tuple(_layer(entry) for entry in self.header.get("layers", []))
+        self.layers = _layers(self.path, self.header)
         self._torn: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -144,7 +145,13 @@ class Run:
     @property
     def last_written(self) -> float:
         """Time (seconds since 1970) of the youngest file of the run."""
-        return max((file.stat().st_mtime for file in self.path.iterdir()), default=0.0)
+        times = [0.0]
+        for file in self.path.iterdir():
+            try:
+                times.append(file.stat().st_mtime)
+            except OSError:  # a temporary file that has got its name in the meantime
+                continue
+        return max(times)
 
     @property
     def problems(self) -> list[str]:
@@ -185,11 +192,14 @@ class Run:
             order, t; stored and derived columns.
 
         Raises:
-            RunError: an unknown layer or column.
+            RunError: an unknown layer, mode or column.
         """
         unknown = sorted(set(columns or ()) - set(COLUMNS))
         if unknown:
             raise RunError(f"column {unknown[0]!r} is unknown; there are {', '.join(COLUMNS)}")
+        if "density" in (columns or ()):
+            raise RunError("column 'density' is no number: read it with run.density(layer)")
+        _check_mode(mode)
         if layer is not None:
             self.layer(layer)
         light = [name for name in STORED if name != "density"]
@@ -222,9 +232,10 @@ class Run:
             A :class:`Density` with counts ``[record, t, bin]``.
 
         Raises:
-            RunError: an unknown layer.
+            RunError: an unknown layer or mode.
         """
         scale = self.layer(layer).scale
+        _check_mode(mode)
         names = ["step", "mode", "layer", "t", "density", "density_exponent"]
         filters = (("layer", layer), ("mode", mode))
         rows = self._read("records", names, filters).to_pandas()
@@ -250,7 +261,9 @@ class Run:
     def scalars(self) -> pd.DataFrame:
         """Return loss and whatever else ``probe.step()`` was given, a row per step."""
         long = self._read("scalars").to_pandas()
-        wide = long.pivot_table(index="step", columns="name", values="value", aggfunc="last")
+        # A NaN is a value like any other here: it is what a diverged loss looks like.
+        last = long.drop_duplicates(["step", "name"], keep="last")
+        wide = last.pivot(index="step", columns="name", values="value")
         wide.columns.name = None
         return wide.sort_index()
 
@@ -329,15 +342,26 @@ def _read_header(path: Path) -> dict[str, Any]:
     return dict(header)
 
 
-def _layer(entry: dict[str, Any]) -> Layer:
-    known = {name: entry[name] for name in Layer.__dataclass_fields__ if name in entry}
-    return Layer(**known)
+def _layers(path: Path, header: dict[str, Any]) -> tuple[Layer, ...]:
+    entries = header.get("layers", [])
+    names = Layer.__dataclass_fields__
+    try:
+        return tuple(
+            Layer(**{key: entry[key] for key in names if key in entry}) for entry in entries
+        )
+    except TypeError as error:
+        raise RunError(f"{str(path)!r} is damaged: {HEADER} has broken layers ({error})") from error
+
+
+def _check_mode(mode: str | None) -> None:
+    if mode is not None and mode not in MODES:
+        raise RunError(f"mode {mode!r} is unknown; there are {', '.join(MODES)}")
 
 
 def _alive(pid: Any) -> bool:
     try:
         os.kill(int(pid), 0)
-    except (ProcessLookupError, TypeError, ValueError):
+    except (ProcessLookupError, TypeError, ValueError, OverflowError):
         return False
     except PermissionError:
         return True
