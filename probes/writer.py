@@ -91,6 +91,8 @@ class Writer:
             self.error = self.error or TimeoutError("the writer did not keep up")
             return
         self._thread.join(timeout)
+        if self._thread.is_alive():
+            self.error = self.error or TimeoutError("the writer did not keep up")
 
     def _run(self) -> None:
         open_ = True
