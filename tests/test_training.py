@@ -85,10 +85,8 @@ def test_a_probe_is_told_everything_and_changes_nothing():
     # 10 samples in batches of 4: three steps an epoch, the last one of 2 samples.
     assert len(alone.losses) == 6
     assert probe.losses == alone.losses
-    assert probe.logged == [
-        (3, {"accuracy": alone.accuracies[0]}),
-        (6, {"accuracy": alone.accuracies[1]}),
-    ]
+    first, second = alone.accuracies
+    assert probe.logged == [(3, {"accuracy": first}), (6, {"accuracy": second})]
     assert [(step, total) for step, total, _ in steps] == [(n, 6) for n in range(1, 7)]
     assert [loss.item() for _, _, loss in steps] == alone.losses
     assert epochs == [(1, first), (2, second)]
