@@ -1,13 +1,13 @@
-"""Findings: what a recorded run shows, against which bound, from which source.
-
-``diagnose`` applies every rule of the catalogue to a run and ranks what they say. A rule fires
-when the confidence interval of its figure clears the bound, not when a point does.
-"""
+"""What a finding is, and what a rule of the catalogue is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -48,3 +48,22 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as plain JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of the catalogue.
+
+    Args:
+        code: code of its findings.
+        title: what is wrong, in a few words.
+        question: the question that it answers.
+        source: where its bounds come from.
+        check: the rule itself.
+    """
+
+    code: str
+    title: str
+    question: str
+    source: str
+    check: Callable[[Evidence], Iterator[Finding]]

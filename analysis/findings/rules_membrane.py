@@ -1,0 +1,153 @@
+"""M: does the membrane potential start where it settles?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from ...data.runs import Density, Layer
+from ..distance import wasserstein
+from ..drift import DRIFTING, LawDifference, drift_over_time
+from ..effective import recorded_effective_size
+from .evidence import CONFIDENCE_Z, Evidence, stretch
+from .types import Finding, Severity
+
+DRIFT_NOTE = 0.25
+"""Wasserstein-1 distance in thresholds that is worth a word: a quarter of the way to firing."""
+
+DRIFT_WARNING = 0.5
+"""Half of the way to firing: the batch norm behind the layer sees two different inputs."""
+
+M1_SOURCE = (
+    "Kook et al., arXiv 2511.08708: temporal covariate shift; null band of two samples of one law"
+)
+
+
+def temporal_covariate_shift(evidence: Evidence) -> Iterator[Finding]:
+    """M1: the law of u at some timestep lies far from that at the last one."""
+    for layer in evidence.layers:
+        drift = _drift(evidence, layer)
+        if drift is None:
+            continue
+        place = int(np.argmax(drift.difference.w1))
+        distance = float(drift.difference.w1[place])
+        # The band is what chance alone reaches once in 100 runs; read back as a standard error.
+        error = float(drift.difference.w1_band[place]) / CONFIDENCE_Z
+        low = distance - CONFIDENCE_Z * error
+        if drift.difference.verdict[place] != DRIFTING or low < DRIFT_NOTE:
+            continue
+        severity: Severity = "warning" if low >= DRIFT_WARNING else "note"
+        bound = DRIFT_WARNING if severity == "warning" else DRIFT_NOTE
+        t = int(drift.density.t[place])
+        yield Finding(
+            code="M1",
+            severity=severity,
+            layer=layer.name,
+            t=t,
+            steps=_since(drift, place, bound),
+            measured=distance,
+            error=error,
+            bound=bound,
+            unit="thresholds (Wasserstein-1)",
+            text=f"The law of u at t = {t} ({_moments(drift, layer, place)}) lies {distance:.2f} "
+            f"thresholds from that at t = {int(drift.density.t[-1])} "
+            f"({_moments(drift, layer, -1)}); chance alone would show "
+            f"{float(drift.difference.w1_null[place]):.3f}. {_removable(layer, drift)}",
+            source=M1_SOURCE,
+            remedies=("start potential",),
+        )
+
+
+@dataclass(frozen=True)
+class _Drift:
+    density: Density
+    counts: np.ndarray
+    difference: LawDifference
+
+
+def _drift(evidence: Evidence, layer: Layer) -> _Drift | None:
+    """Compare each timestep with the last, over the densities of the window together."""
+    density = evidence.run.density(layer.name, steps=evidence.window.tolist())
+    counts = density.counts.sum(axis=0)
+    if len(counts) < 2 or (counts.sum(axis=-1) == 0).any():
+        return None
+    rows = evidence.recent(layer.name)
+    # Each record holds other samples, so that effective sizes add; within one they do not.
+    sizes = recorded_effective_size({name: rows[name].to_numpy() for name in _SIZE_COLUMNS})
+    by_t = rows.assign(size=sizes).groupby("t")[["size", "samples"]].sum()
+    freedom = np.maximum(by_t["samples"].to_numpy(dtype=float) - 1.0, 0.0)
+    difference = drift_over_time(counts, density.edges, by_t["size"].to_numpy(), freedom=freedom)
+    return _Drift(density, counts, difference)
+
+
+_SIZE_COLUMNS = (
+    "u_var",
+    "u_sample_var",
+    "samples",
+    "count",
+    "rate_sample_mean",
+    "rate_sample_var",
+    "coverage_sample_mean",
+    "coverage_sample_var",
+)
+
+
+def _since(drift: _Drift, place: int, bound: float) -> tuple[int, int]:
+    """Return the stretch of records, inside the window, in which the distance exceeds the bound."""
+    counts = drift.density.counts
+    seen = (counts[:, place].sum(-1) > 0) & (counts[:, -1].sum(-1) > 0)
+    laws = counts[seen] / counts[seen].sum(axis=-1, keepdims=True)
+    distance = wasserstein(laws[:, place], laws[:, -1], drift.density.edges)
+    return stretch(drift.density.steps[seen], distance > bound)
+
+
+def _moments(drift: _Drift, layer: Layer, place: int) -> str:
+    """Say mean and standard deviation of u in thresholds, where the threshold is at 1."""
+    law = drift.counts[place] / drift.counts[place].sum()
+    z = 0.5 * (drift.density.edges[1:] + drift.density.edges[:-1])
+    mean = float((law * z).sum())
+    spread = float(np.sqrt((law * (z - mean) ** 2).sum()))
+    return f"{layer.spec['threshold'] / layer.scale + mean:.2f} ± {spread:.2f}"
+
+
+def _removable(layer: Layer, drift: _Drift) -> str:
+    """Say how much of the shift at t = 1 a constant start potential would remove."""
+    spec, scale = layer.spec, layer.scale
+    settled = _carried_mean(layer, drift)
+    if settled is None:
+        return "A start potential may remove part of it."
+    shift = spec["decay"] * (settled - spec["start"]) / scale
+    first, last = (counts / counts.sum() for counts in (drift.counts[0], drift.counts[-1]))
+    centres = 0.5 * (drift.density.edges[1:] + drift.density.edges[:-1])
+    now = _w1(centres, first, centres, last)
+    then = _w1(centres + shift, first, centres, last)
+    share = 1.0 - then / now if now > 0 else 0.0
+    if share <= 0.0:
+        return "What differs is its spread: a constant start potential would not help."
+    return (
+        f"A start potential of {settled:.2f} instead of {spec['start']:g} would remove "
+        f"{share:.0%} of the shift at t = 1, at the current weights."
+    )
+
+
+def _carried_mean(layer: Layer, drift: _Drift) -> float | None:
+    """Return the mean potential after the last reset, from the density of u."""
+    spec = layer.spec
+    law = drift.counts[-1] / drift.counts[-1].sum()
+    centres = 0.5 * (drift.density.edges[1:] + drift.density.edges[:-1])
+    u = spec["threshold"] + layer.scale * centres
+    fires = centres > 0
+    if not all(isinstance(spec[name], int | float) for name in ("threshold", "decay", "start")):
+        return None
+    if spec["reset"] == "subtract":
+        return float((law * (u - spec["threshold"] * fires)).sum())
+    if spec["reset"] == "to_value":
+        return float((law * np.where(fires, spec["reset_value"], u)).sum())
+    return float((law * u).sum())
+
+
+def _w1(at: np.ndarray, law: np.ndarray, other_at: np.ndarray, other: np.ndarray) -> float:
+    return float(stats.wasserstein_distance(at, other_at, law, other))
