@@ -29,6 +29,14 @@ __all__ = [
 def integrate(spec: NeuronSpec, v: Any, current: Any) -> Any:
     """Return the pre-reset potential u from the carried potential v and the input current.
 
+    Args:
+        spec: the layer's dynamics.
+        v: potential after the last reset, any shape.
+        current: input of this timestep, already filtered if there is a synapse, same shape.
+
+    Returns:
+        ``decay v + gain current + (1 - decay) rest``, potential, in the shape of the current.
+
     Example:
         >>> integrate(NeuronSpec(decay=0.5, rest=0.5), v=0.5, current=1.0)
         1.5
@@ -40,7 +48,15 @@ def integrate(spec: NeuronSpec, v: Any, current: Any) -> Any:
 
 
 def fires(spec: NeuronSpec, u: Any, threshold: Any = None) -> Any:
-    """Return the spikes (0 or 1, in the dtype of u) of the pre-reset potential u.
+    """Return the spikes of the pre-reset potential u.
+
+    Args:
+        spec: the layer's dynamics.
+        u: potential before the reset, any shape.
+        threshold: threshold in force at this timestep; the spec's if None.
+
+    Returns:
+        0 or 1 in the shape and dtype of u.
 
     Example:
         >>> fires(NeuronSpec(fires_at_threshold=False), np.array([0.5, 1.0, 1.5]))
@@ -51,7 +67,18 @@ def fires(spec: NeuronSpec, u: Any, threshold: Any = None) -> Any:
 
 
 def after_reset(spec: NeuronSpec, u: Any, s: Any, threshold: Any = None) -> Any:
-    """Return the potential after the reset, for spikes s (0 or 1) that may be observed ones.
+    """Return the potential after the reset, for spikes that may be observed ones.
+
+    Args:
+        spec: the layer's dynamics.
+        u: potential before the reset, any shape.
+        s: spikes, 0 or 1, same shape.
+        threshold: threshold in force at this timestep, which a soft reset subtracts; the spec's
+            if None.
+
+    Returns:
+        The carried potential v, in the shape of u. A late soft reset is carried ahead of the leak,
+        as ``u - amount s / decay``, so that the next u comes out right.
 
     Example:
         >>> after_reset(NeuronSpec(reset="to_value", reset_value=0.25), np.array([0.5, 1.5]),
