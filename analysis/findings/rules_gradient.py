@@ -162,13 +162,14 @@ def _log_norm(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _log_ratio(part: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
     """Return ln(part / whole) with its standard error, where the whole is not 0."""
-    both = part.join(whole[whole["seen"]], how="inner", rsuffix="_whole").dropna(subset="value")
+    known = part.index.intersection(whole.index[whole["seen"]])
+    part, whole = part.loc[known], whole.loc[known]
     return pd.DataFrame(
         {
-            "value": both["value"] - both["value_whole"],
-            "error": np.hypot(both["error"], both["error_whole"]),
+            "value": part["value"] - whole["value"],
+            "error": np.hypot(part["error"], whole["error"]),
         }
-    )
+    ).dropna(subset="value")
 
 
 def _recent_ratio(evidence: Evidence, ratios: pd.DataFrame) -> Figure:
