@@ -254,8 +254,10 @@ def _disk(catalogue: Catalogue) -> list[Any]:
     return [[name, path.stat().st_mtime] for name, path in catalogue.paths().items()]
 
 
-def _verdict(run: Snapshot) -> html.P:
+def _verdict(run: Snapshot) -> html.P | None:
     line, severity = verdict(run, run.findings)
+    if severity == "empty":
+        return None  # the page itself says it
     return html.P(line, className=f"verdict {severity}")
 
 
@@ -275,7 +277,7 @@ def _tabs(page: str, name: str, view: View) -> list[dcc.Link]:
         dcc.Link(
             title,
             href=view.but(run=name, page=key).search(),
-            className="tab here" if key == page else "tab",
+            className="page-link here" if key == page else "page-link",
         )
         for key, (title, _) in _PAGES.items()
     ]

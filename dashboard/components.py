@@ -25,6 +25,13 @@ GRID_THEME = {
 }
 
 
+_FOUR_DIGITS = {
+    "function": "params.value == null ? '' : "
+    "(params.value < 0.001 && params.value > -0.001 && params.value != 0) ? "
+    "d3.format('.3~e')(params.value) : d3.format('.4~g')(params.value)"
+}
+
+
 def named(label: str) -> dict[str, Any]:
     """Return the attribute that names an element for assistive technology."""
     return {"aria-label": label}
@@ -67,6 +74,8 @@ def grid(
     name: str = "table",
     widths: dict[str, int] | None = None,
     height: str | None = None,
+    narrowest: int = 110,
+    sortable: bool = True,
     select: bool = False,
 ) -> html.Div:
     """Return a table of plain text and numbers; rows are drawn as they scroll into sight.
@@ -77,6 +86,8 @@ def grid(
         name: tells tables apart.
         widths: pixels of some columns.
         height: CSS height; as high as its rows if None.
+        narrowest: pixels below which the other columns do not shrink.
+        sortable: whether a click on a header sorts; text made of numbers does not sort.
         select: whether a row can be chosen.
 
     Returns:
@@ -91,8 +102,9 @@ def grid(
             **(
                 {"width": widths[header]}
                 if widths and header in widths
-                else {"flex": 1, "minWidth": 110}
+                else {"flex": 1, "minWidth": narrowest}
             ),
+            **({"valueFormatter": _FOUR_DIGITS} if frame.dtypes.iloc[place].kind == "f" else {}),
         }
         for place, header in enumerate(frame.columns)
     ]
@@ -119,7 +131,14 @@ def grid(
         id={"type": "grid", "index": name},
         columnDefs=columns,
         rowData=rows,
-        defaultColDef={"sortable": True, "resizable": True, "filter": True},
+        defaultColDef={
+            "sortable": sortable,
+            "resizable": True,
+            "filter": sortable and len(rows) > 20,
+            "wrapHeaderText": True,
+            "autoHeaderHeight": True,
+            "cellDataType": False,
+        },
         dashGridOptions=options,
         style={"height": None if few else (height or "560px"), "width": "100%"},
     )
@@ -129,10 +148,8 @@ def grid(
 def _cell(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float):
-        # JSON has no NaN, and a table is read by people: four digits.
-        return f"{value:.4g}" if math.isfinite(value) else ""
-    return value
+    # JSON has no NaN.
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def switch(key: str, value: str, choices: Sequence[tuple[str, str]], label: str) -> html.Div:

@@ -15,6 +15,9 @@ from .metrics import METRICS, Metric, metric_values
 MOST_LABELS = 45
 """Layer names that fit on the axis; with more layers every n-th is written."""
 
+SPOKEN = 80
+"""Characters of a layer name in a sentence."""
+
 MOST_WRITTEN = 24
 """Layers up to which each cell also shows its number."""
 
@@ -190,7 +193,7 @@ def layer_heatmap(
     what = METRICS[metric]
     if grid is None:
         return nothing(theme, what.title, f"Nothing was recorded in {mode}.")
-    height = int(np.clip(150 + 30 * len(grid.layers), 260, 900))
+    height = int(np.clip(136 + 32 * len(grid.layers), 280, 900))
     title = f"{what.title}, step {grid.step} ({mode})"
     drawn = figure(theme, title, _sentence(grid), height)
     drawn.add_trace(_coloured(grid))
@@ -215,7 +218,8 @@ def layer_heatmap(
         showgrid=False,
         fixedrange=True,
     )
-    drawn.update_layout(bargap=0, barmode="overlay")
+    drawn.update_layout(bargap=0, barmode="overlay", margin_t=72)
+    drawn.update_layout(title_subtitle={"text": plain(what.unit), "font": {"size": 14}})
     return drawn
 
 
@@ -223,15 +227,14 @@ def _coloured(grid: Cells) -> go.Heatmap:
     shown = np.array([[not reason for reason in row] for row in grid.reasons])
     values = np.where(shown, grid.values, np.nan)
     low, high = grid.span
+    # Upright: a bar that lies down moves the other titles of the figure in plotly 7.1.
     bar: dict[str, object] = {
-        # Below the cells: it takes no width from them on a narrow screen.
-        "orientation": "h",
-        "y": 1.0,
-        "yanchor": "bottom",
-        "ypad": 4,
         "thickness": 10,
         "len": 1.0,
-        "title": {"text": plain(grid.metric.unit), "side": "top", "font": {"size": 14}},
+        "x": 1.0,
+        "xpad": 6,
+        "ypad": 0,
+        "outlinewidth": 0,
         "tickfont": {"size": 14},
     }
     if grid.metric.log:
@@ -251,9 +254,9 @@ def _coloured(grid: Cells) -> go.Heatmap:
         ]
         for k, name in enumerate(grid.layers)
     ]
-    written = len(grid.layers) <= MOST_WRITTEN and len(grid.t) <= 12
+    written = len(grid.layers) <= MOST_WRITTEN and len(grid.t) <= 8
     text = [
-        [grid.metric.show(value) if shown[k, j] else "" for j, value in enumerate(row)]
+        [_brief(grid.metric, value) if shown[k, j] else "" for j, value in enumerate(row)]
         for k, row in enumerate(grid.values)
     ]
     return go.Heatmap(
@@ -272,6 +275,15 @@ def _coloured(grid: Cells) -> go.Heatmap:
         hoverongaps=False,
         xgap=1 if written else 0,
         ygap=1 if written else 0,
+    )
+
+
+def _brief(metric: Metric, value: float) -> str:
+    """Return a number short enough for a cell."""
+    return (
+        f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+        if metric.log
+        else metric.show(value)
     )
 
 
@@ -320,7 +332,7 @@ def _sentence(grid: Cells) -> str:
     def at(flat: int) -> str:
         k, j = np.unravel_index(flat, shown.shape)
         value = metric.show(shown[k, j], grid.errors[k, j])
-        return f"{value} in {grid.layers[k]} at t = {grid.t[j]}"
+        return f"{value} in {short(grid.layers[k], SPOKEN)} at t = {grid.t[j]}"
 
     low, high = at(int(np.nanargmin(shown))), at(int(np.nanargmax(shown)))
     return (

@@ -19,6 +19,12 @@ MOST_RIDGES = 16
 OVERLAP = 1.5
 """Height of the tallest ridge, in rows."""
 
+ATOM_BINS = 4
+"""So many of the tallest bins of a timestep may be atoms, not part of a broad law."""
+
+ATOM_HEIGHT = 2.5
+"""An atom is cut at this multiple of the broad law's height; the hover has its density."""
+
 TAIL = 1e-4
 """Share of the elements that may lie outside the drawn axis on each side."""
 
@@ -175,7 +181,7 @@ def membrane_law(
     )
     inside = (law.edges[1:] > left) & (law.edges[:-1] < right)
     middle = ((law.edges[1:] + law.edges[:-1]) / 2)[inside]
-    tallest = float(law.density.max()) or 1.0
+    full = _full_height(law.density)
     if law.interval is not None:
         low, high = max(law.interval[0], left), min(law.interval[1], right)
         if low < high:
@@ -184,11 +190,16 @@ def membrane_law(
     for place, j in enumerate(rows):
         base = float(len(rows) - 1 - place)
         stressed = t == law.t[j]
-        heights = base + OVERLAP * law.density[j][inside] / tallest
+        heights = base + OVERLAP * np.minimum(law.density[j][inside] / full, 1.0)
         drawn.add_trace(
-            go.Scatter(x=[left, right], y=[base, base], mode="lines", hoverinfo="skip",
-                       line={"width": 0.5, "color": colours.grid})
-        )  # fmt: skip
+            go.Scatter(
+                x=[float(middle[0]), float(middle[-1])],
+                y=[base, base],
+                mode="lines",
+                hoverinfo="skip",
+                line={"width": 0.5, "color": colours.grid},
+            )
+        )
         drawn.add_trace(
             go.Scatter(
                 name=f"t = {law.t[j]}",
@@ -207,7 +218,13 @@ def membrane_law(
         )
     drawn.add_vline(x=1.0, line={"color": colours.text, "width": 2})
     drawn.add_annotation(
-        x=1.0, y=1.0, yref="paper", yanchor="bottom", text="threshold", showarrow=False
+        x=1.0,
+        y=1.0,
+        yref="paper",
+        yanchor="bottom",
+        xanchor="right" if 1.0 - left > 0.8 * (right - left) else "left",
+        text="threshold",
+        showarrow=False,
     )
     if np.isfinite(law.start):
         drawn.add_trace(
@@ -222,7 +239,7 @@ def membrane_law(
         )
     drawn.update_xaxes(title_text="u (thresholds)", range=[left, right], fixedrange=True)
     drawn.update_yaxes(
-        title_text=f"density (tallest: {number(tallest)} per threshold)",
+        title_text=f"timestep t, a row is {number(full / OVERLAP)} per threshold",
         range=[-0.3, len(rows) - 1 + OVERLAP * 1.08],
         tickvals=[len(rows) - 1 - place for place in range(len(rows))],
         ticktext=[plain(f"t = {law.t[j]}") for j in rows],
@@ -230,6 +247,18 @@ def membrane_law(
         fixedrange=True,
     )
     return drawn
+
+
+def _full_height(density: np.ndarray) -> float:
+    """Return the density that is drawn at full height; single bins above it are cut.
+
+    Many elements with exactly the same u, such as those without input, fill one bin: drawn in full
+    they would flatten the rest of the law.
+    """
+    ordered = np.sort(density, axis=1)
+    broad = float(ordered[:, -ATOM_BINS - 1].max())
+    tallest = float(ordered[:, -1].max())
+    return (min(tallest, ATOM_HEIGHT * broad) if broad > 0 else tallest) or 1.0
 
 
 def _drawn_rows(count: int) -> list[int]:
@@ -245,7 +274,7 @@ def _limits(law: MeasuredLaw) -> tuple[float, float]:
     right = float(law.edges[min(int(np.searchsorted(below, 1 - TAIL)) + 1, len(law.edges) - 1)])
     marks = [1.0] + ([law.start] if np.isfinite(law.start) else [])
     left, right = min(left, *marks), max(right, *marks)
-    room = 0.03 * (right - left)
+    room = 0.04 * (right - left)
     return left - room, right + room
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from ..data.runs import Run
 from .figures_style import figure, nothing, palette, time_colours
-from .metrics import METRICS, metric_values
+from .metrics import METRICS, Metric, metric_values
 
 
 def profile_values(
@@ -117,14 +119,24 @@ def profile(
     drawn.update_xaxes(title_text="timestep t", dtick=max(1, len(rows) // 12), fixedrange=True)
     drawn.update_yaxes(
         title_text=what.unit,
-        type="log" if what.log else "linear",
-        exponentformat="power",
-        dtick="D1" if what.log and rows["value"].max() < 10 * rows["value"].min() else None,
         tickformat=".0%" if what.percent else None,
-        rangemode="normal" if what.log or not what.column else "tozero",
         fixedrange=True,
+        **_vertical(rows, what),
     )
     return drawn
+
+
+def _vertical(rows: pd.DataFrame, what: Metric) -> dict[str, Any]:
+    """Return the axis: from 0 for shares and rates, logarithmic for gradients."""
+    top = float((rows["value"] + rows["error"].fillna(0.0)).max())
+    if not what.log:
+        return {"range": [0.0, top * 1.08 or 1.0]} if what.column else {}
+    low = float(rows["value"].min()) / 2
+    low, top = np.log10(low), np.log10(2 * top)
+    # Whole decades alone would leave a narrow range without two labels.
+    ticks = np.linspace(low, top, 5)[1:-1]
+    text = [f"{10**tick:.1e}" for tick in ticks]
+    return {"type": "log", "range": [low, top], "tickvals": (10**ticks).tolist(), "ticktext": text}
 
 
 def _sentence(rows: pd.DataFrame, name: str, step: int, dropped: list[int]) -> str:

@@ -23,7 +23,7 @@ CONFIG: Any = {
 }
 """The one configuration of every graph."""
 
-LONGEST_NAME = 24
+LONGEST_NAME = 20
 """Characters of a layer name on an axis; the whole name is on hover."""
 
 
@@ -159,7 +159,6 @@ def figure(theme: str, title: str, reading: str, height: int) -> go.Figure:
         "linecolor": colours.grid,
         "tickfont": {"size": 14},
         "title": {"font": {"size": 14}},
-        "automargin": True,
     }
     return go.Figure(
         layout={
@@ -168,20 +167,20 @@ def figure(theme: str, title: str, reading: str, height: int) -> go.Figure:
                 "font": {"size": 16},
                 "x": 0,
                 "xref": "container",
-                "pad": {"l": 4},
-                "automargin": True,
+                "xanchor": "left",
                 "yref": "container",
-                "y": 0.98,
+                "y": 1,
                 "yanchor": "top",
+                "pad": {"t": 8},
             },
             "meta": {"reading": reading},
             "font": {"family": "system-ui, sans-serif", "size": 14, "color": colours.text},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "height": height,
-            "margin": {"l": 8, "r": 8, "t": 48, "b": 8},
-            "xaxis": axis,
-            "yaxis": axis,
+            "margin": {"l": 8, "r": 12, "t": 48, "b": 56},
+            "xaxis": axis | {"automargin": False},
+            "yaxis": axis | {"automargin": True},
             "showlegend": False,
             "hoverlabel": {
                 "bgcolor": colours.paper,

@@ -59,15 +59,20 @@ class Metric:
         """
         if not math.isfinite(value):
             return "none"
-        text = self._number(value)
-        return f"{text} ± {self._number(error)}" if math.isfinite(error) else text
+        digits = self._digits(value or error)
+        text = self._number(value, digits)
+        return f"{text} ± {self._number(error, digits)}" if math.isfinite(error) else text
 
-    def _number(self, value: float) -> str:
+    def _digits(self, size: float) -> int:
+        """Return the digits behind the point: a rare event must not look like none at all."""
+        if not math.isfinite(size) or size == 0:
+            return self.decimals
+        return min(max(self.decimals, 1 - math.floor(math.log10(abs(size)))), 8)
+
+    def _number(self, value: float, digits: int) -> str:
         if self.percent:
             return f"{100 * value:.1f} %"
-        if self.log:
-            return f"{value:.2e}"
-        return f"{value:.{self.decimals}f}"
+        return f"{value:.2e}" if self.log else f"{value:.{digits}f}"
 
 
 METRICS: dict[str, Metric] = {
@@ -107,7 +112,7 @@ METRICS: dict[str, Metric] = {
         # No error here: the timesteps share their samples, and that covariance is not recorded.
         Metric(
             "drift",
-            "Drift of the mean of u against the last timestep",
+            "Drift of mean u from the last t",
             "drift",
             "thresholds",
             colours="PuOr",

@@ -10,6 +10,10 @@ import numpy as np
 
 from ..analysis.findings import SEVERITIES, Finding
 from ..data.runs import Run
+from .figures_style import short
+
+MOST_SAID = 80
+"""Characters of a layer name in a sentence."""
 
 _PLURAL = {"error": "errors", "warning": "warnings", "note": "notes"}
 
@@ -37,7 +41,7 @@ def place(finding: Finding) -> str:
         >>> place(Finding("G1", "error", "net.3", 1, (60, 90), 0.0, 0.0, 0.0, "", "", ""))
         'net.3, t = 1, steps 60 to 90'
     """
-    parts = [finding.layer or "whole model"]
+    parts = [short(finding.layer, MOST_SAID) or "whole model"]
     if finding.t is not None:
         parts.append(f"t = {finding.t}")
     first, last = finding.steps
@@ -76,7 +80,7 @@ def verdict(run: Run, findings: Sequence[Finding]) -> tuple[str, str]:
     line = f"{judged[gravest.severity]}: {listed}"
     if touched:
         line += f" in {touched} of {count(layers, 'layer')}"
-    return f"{line}. First: {gravest.text}", gravest.severity
+    return f"{line}. First, {place(gravest)}: {gravest.text}", gravest.severity
 
 
 def nothing_yet(run: Run) -> str:

@@ -50,10 +50,12 @@ window.dash_clientside.spikescope = {
                 }
             } else if (id.type === "graph" && trigger.value.points && trigger.value.points.length) {
                 const point = trigger.value.points[0];
-                if (id.goes === "layer" && point.customdata) {
+                if (id.goes === "layer") {
+                    // Dash hands on no custom data of a heatmap's cell: its row is the layer.
+                    const cell = point.customdata || [(known.layers || [])[point.y], point.x];
                     write("page", "layer");
-                    write("layer", point.customdata[0]);
-                    write("t", point.customdata[1]);
+                    write("layer", cell[0]);
+                    write("t", cell[1]);
                     write("step", steps[standing("step")]);
                 } else if (id.goes === "t" && point.customdata) {
                     write("t", point.customdata[1]);

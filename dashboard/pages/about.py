@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -11,9 +12,13 @@ from dash import html
 from ...data.runs import Run
 from ..catalogue import Snapshot
 from ..components import grid, notice
+from ..figures_style import short
 from ..view import View
 from ..words import spec_line, state
 from .content import Content
+
+MOST_SAID = 400
+"""Characters of an error message; it may list every layer of a deep network."""
 
 _APART = ("layers", "versions")
 
@@ -26,7 +31,7 @@ def render(run: Snapshot, view: View) -> Content:
         f"{table['step'].nunique()} steps, {len(table)} rows" if len(table) else "nothing"
     )
     facts |= {key: value for key, value in run.header.items() if key not in {*_APART, *facts}}
-    facts |= {f"end: {key}": value for key, value in run.end.items()}
+    facts |= {f"at the end: {key}": value for key, value in run.end.items()}
     problems = run.problems
     left_out = [layer for layer in run.layers if not layer.covered]
     body: list[Any] = [
@@ -45,7 +50,9 @@ def render(run: Snapshot, view: View) -> Content:
         if left_out
         else html.P("Every spiking layer that was found was recorded.", className="quiet"),
         html.H2(f"Layers ({len(run.layers)})"),
-        grid(_layers(run), "Layers", name="layers", widths={"name": 220, "kind": 140}),
+        grid(
+            _layers(run), "Layers", name="layers", widths={"name": 200, "kind": 120, "covered": 120}
+        ),
         html.H2("Events"),
         _events(run),
     ]
@@ -56,6 +63,8 @@ def _facts(facts: dict[str, Any]) -> html.Dl:
     """Return names and values; nested values are written as JSON."""
     pairs: list[Any] = []
     for name, value in facts.items():
+        if name.endswith(("created", "ended")) and isinstance(value, int | float):
+            value = f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S} UTC"
         text = (
             value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         )
@@ -81,4 +90,4 @@ def _events(run: Run) -> Any:
 
 def unreadable(name: str, why: str) -> Content:
     """Return the page of a run or layer that cannot be shown: what is wrong, and a way out."""
-    return Content(body=[notice("This cannot be shown.", why, kind="warning")])
+    return Content(body=[notice("This cannot be shown.", short(why, MOST_SAID), kind="warning")])

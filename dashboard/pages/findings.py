@@ -46,7 +46,7 @@ def render(run: Snapshot, view: View) -> Content:
         "Findings",
         name="findings",
         widths=widths,
-        height="min(560px, 60vh)" if len(found) > 8 else None,
+        height="560px" if len(found) > 12 else None,
         select=True,
     )
     first = "Choose a row (click, or arrow keys and space) to read it in full."

@@ -79,12 +79,7 @@ def _figures(run: Snapshot, name: str, view: View, at: dict[str, Any]) -> list[A
         )
         for metric in ("coverage", "rate", "gradient")
     ]
-    return [
-        html.Div(
-            [html.Div(law, className="main"), html.Div(tiles, className="side stack")],
-            className="columns even",
-        )
-    ]
+    return [law, html.Div(tiles, className="tiles three")]
 
 
 def _tables(run: Snapshot, name: str, at: dict[str, Any]) -> list[Any]:

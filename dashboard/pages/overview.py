@@ -12,7 +12,7 @@ from ...analysis.findings import SEVERITIES, Finding
 from .. import figures
 from ..catalogue import Snapshot
 from ..components import badge, figure_block, grid, notice, switch
-from ..figures_style import short
+from ..figures_style import number
 from ..metrics import METRICS
 from ..view import View
 from ..words import nothing_yet, place
@@ -36,7 +36,9 @@ def render(run: Snapshot, view: View) -> Content:
         what = METRICS[view.metric]
         heading = f"{what.title}, step {moment.step} ({moment.mode}), in {what.unit}"
         frame = cells.frame() if cells is not None else pd.DataFrame()
-        table = grid(frame, heading, name="cells", widths={"layer": 200})
+        table = grid(
+            frame, heading, name="cells", widths={"layer": 180}, narrowest=140, sortable=False
+        )
         picture = html.Section([html.H2(heading), table])
         scalars = run.scalars().dropna(how="all").reset_index()
         under = [
@@ -64,11 +66,11 @@ def render(run: Snapshot, view: View) -> Content:
         body=[
             *moment.notes,
             html.Div(
-                [html.Div(picture, className="main"), _findings(run, view)], className="columns"
+                [html.Div([picture, *under], className="main"), _findings(run, view)],
+                className="columns",
             ),
-            html.Div(under, className="tiles" if view.show == "figures" else ""),
         ],
-        defaults=moment.defaults(),
+        defaults=moment.defaults() | {"layers": [layer.name for layer in run.layers]},
         shape=(tuple(run.modes), len(moment.steps)),
     )
 
@@ -90,22 +92,17 @@ def _findings(run: Snapshot, view: View) -> html.Section:
 
 
 def _item(finding: Finding, view: View) -> list[Any]:
-    where = (
-        place(finding).replace(finding.layer, short(finding.layer))
-        if finding.layer
-        else place(finding)
-    )
-    label = f"{finding.code} {where}"
+    label = f"{finding.code} {place(finding)}"
     target = view.but(
         page="layer" if finding.layer else "findings",
         layer=finding.layer,
         t=finding.t,
         step=finding.steps[1],
     )
-    error = f" ± {figures_number(finding.error)}" if np.isfinite(finding.error) else ""
+    error = f" ± {number(finding.error)}" if np.isfinite(finding.error) else ""
     numbers = (
-        f"{figures_number(finding.measured)}{error} {finding.unit} "
-        f"against {figures_number(finding.bound)}"
+        f"{number(finding.measured)}{error} {finding.unit} "
+        f"against a bound of {number(finding.bound)}"
     )
     return [
         badge(finding.severity),
@@ -114,8 +111,3 @@ def _item(finding: Finding, view: View) -> list[Any]:
         html.Div(numbers, className="numbers"),
         html.Div(finding.text, className="quiet"),
     ]
-
-
-def figures_number(value: float) -> str:
-    """Return a number of a finding as text."""
-    return f"{value:.3g}"

@@ -58,7 +58,7 @@ def _row(catalogue: Catalogue, name: str, view: View, read: bool) -> html.Tr:
         losses = scalars["loss"].dropna() if "loss" in scalars else pd.Series(dtype=float)
         gravest = worst(run.findings)
     except (RunError, OSError) as error:
-        return _cells(link, ["unreadable", str(error), "", "", "", ""])
+        return html.Tr([link, html.Td("unreadable"), html.Td(str(error), colSpan=5)])
     cells += [
         f"{steps.max()} ({steps.nunique()} recorded)" if len(steps) else "none recorded",
         number(float(losses.iloc[-1])) if len(losses) else "none given",
