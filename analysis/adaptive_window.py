@@ -207,7 +207,8 @@ def atgo_width(driver: Any, threshold: Any, k0: Any = 1.0, xp: Any = np) -> Any:
         xp: numpy, or torch for tensors.
 
     Returns:
-        Full width between 0 and 2 k0, potential; the peak is 1 / width.
+        Full width between 0 and 2 k0, potential; the peak is 1 / width. The rule has units:
+        it is meant for potentials of the order of 1, see :func:`clamp_width`.
 
     Example:
         >>> float(atgo_width(0.5, 1.0).round(6)), float(atgo_width(1.0, 1.0))

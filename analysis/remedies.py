@@ -67,8 +67,12 @@ def _window(width: Any) -> dict[str, Any]:
 
 def _atgo(mean: Any, std: Any, threshold: Any, driver: str) -> dict[str, Any]:
     moved = atgo_threshold(mean, std, floor=LOWEST_THRESHOLD * threshold).value
-    width = atgo_width(std if driver == "std" else moved, threshold)
-    return {"threshold": moved, **_window(width)}
+    return {"threshold": moved, **_followed(std if driver == "std" else moved, threshold)}
+
+
+def _followed(driver: Any, threshold: Any) -> dict[str, Any]:
+    # The tanh is not free of units: far below a threshold of 20 it closes the window altogether.
+    return _window(clamp_width(atgo_width(driver, threshold), threshold).value)
 
 
 _SURROGATE = ("peak", "width")
@@ -99,7 +103,7 @@ REMEDIES: dict[str, Remedy] = {
         "ours: v[0] drawn from the recorded law",
     ),
     "as_sg": Remedy(
-        ("threshold",), _FORM, FORMS["as"].fields, f"{_KOOK}, section 4: absolute surrogate"
+        (), _FORM, lambda: FORMS["as"].fields(1.0), f"{_KOOK}, section 4: absolute surrogate"
     ),
     "rs_sg": Remedy(
         ("threshold",), _FORM, FORMS["rs"].fields, f"{_KOOK}, section 4: relative surrogate"
@@ -140,20 +144,20 @@ REMEDIES: dict[str, Remedy] = {
     "atgo_width": Remedy(
         ("std", "threshold"),
         _SURROGATE,
-        lambda std, threshold: _window(atgo_width(std, threshold)),
-        f"{_ATGO}, eq. 7 as released (driver std)",
+        lambda std, threshold: _followed(std, threshold),
+        f"{_ATGO}, eq. 7 as released (driver std); bounds ours",
     ),
     "atgo": Remedy(
         ("mean", "std", "threshold"),
         ("threshold", *_SURROGATE),
         lambda mean, std, threshold: _atgo(mean, std, threshold, "std"),
-        f"{_ATGO}, eq. 5 and eq. 7 as released (driver std); floor ours",
+        f"{_ATGO}, eq. 5 and eq. 7 as released (driver std); floor and bounds ours",
     ),
     "atgo_paper": Remedy(
         ("mean", "std", "threshold"),
         ("threshold", *_SURROGATE),
         lambda mean, std, threshold: _atgo(mean, std, threshold, "threshold"),
-        f"{_ATGO}, eq. 5 and eq. 7 as printed (driver threshold); floor ours",
+        f"{_ATGO}, eq. 5 and eq. 7 as printed (driver threshold); bounds ours",
     ),
 }
 

@@ -128,6 +128,9 @@ def start_from_law(spec: NeuronSpec, counts: Any, edges: Any, uniform: Any) -> n
     """
     uniform = np.asarray(number("uniform", uniform, 0.0, 1.0, "between 0 and 1"))
     share, edges = probabilities(counts, edges)
-    filled = np.concatenate([[True], share > 0])  # an empty bin has no inverse
-    u = np.interp(uniform, np.concatenate([[0.0], np.cumsum(share)])[filled], edges[filled])
+    below = np.concatenate([[0.0], np.cumsum(share)])
+    # Rounding may leave the last sum below 1; the last filled bin takes what is beyond it.
+    index = np.minimum(np.searchsorted(below, uniform, "right") - 1, np.flatnonzero(share)[-1])
+    inside = np.clip((uniform - below[index]) / share[index], 0.0, 1.0)
+    u = edges[index] + inside * np.diff(edges)[index]
     return np.asarray(after_reset(spec, u, fires(spec, u)))
