@@ -7,13 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..data.schema import COVERAGE_EPSILON
 from .checks import ABOVE_ZERO, LARGEST, number
 from .surrogate_shapes import SHAPES, Shape, cell_average
 
 __all__ = ["COVERAGE_EPSILON", "SHAPES", "Law", "Shape", "Surrogate"]
-
-COVERAGE_EPSILON = 1e-2
-"""Share of the peak above which an element counts as covered (gradient-available)."""
 
 
 class Law(Protocol):

@@ -21,6 +21,9 @@ DRIFT_NOTE = 0.25
 DRIFT_WARNING = 0.5
 """Half of the way to firing: the batch norm behind the layer sees two different inputs."""
 
+REMOVABLE_WARNING = 0.1
+"""Share of the shift at t = 1 below which moving the start potential is not worth the trouble."""
+
 M1_SOURCE = (
     "Kook et al., arXiv 2511.08708: temporal covariate shift; null band of two samples of one law"
 )
@@ -39,7 +42,10 @@ def temporal_covariate_shift(evidence: Evidence) -> Iterator[Finding]:
         low = distance - CONFIDENCE_Z * error
         if drift.difference.verdict[place] != DRIFTING or low < DRIFT_NOTE:
             continue
-        severity: Severity = "warning" if low >= DRIFT_WARNING else "note"
+        share, advice = _removable(layer, drift)
+        # A warning is for what can be mended: a shift that a start potential would take away.
+        mendable = share >= REMOVABLE_WARNING
+        severity: Severity = "warning" if low >= DRIFT_WARNING and mendable else "note"
         bound = DRIFT_WARNING if severity == "warning" else DRIFT_NOTE
         t = int(drift.density.t[place])
         yield Finding(
@@ -55,9 +61,9 @@ def temporal_covariate_shift(evidence: Evidence) -> Iterator[Finding]:
             text=f"The law of u at t = {t} ({_moments(drift, layer, place)}) lies {distance:.2f} "
             f"thresholds from that at t = {int(drift.density.t[-1])} "
             f"({_moments(drift, layer, -1)}); chance alone would show "
-            f"{float(drift.difference.w1_null[place]):.3f}. {_removable(layer, drift)}",
+            f"{float(drift.difference.w1_null[place]):.3f}. {advice}",
             source=M1_SOURCE,
-            remedies=("start potential",),
+            remedies=("start potential",) if mendable else (),
         )
 
 
@@ -113,12 +119,16 @@ def _moments(drift: _Drift, layer: Layer, place: int) -> str:
     return f"{layer.spec['threshold'] / layer.scale + mean:.2f} ± {spread:.2f}"
 
 
-def _removable(layer: Layer, drift: _Drift) -> str:
-    """Say how much of the shift at t = 1 a constant start potential would remove."""
+def _removable(layer: Layer, drift: _Drift) -> tuple[float, str]:
+    """Return the share of the shift at t = 1 that a constant start potential removes, in words.
+
+    The first step is affine in v[0]: another start moves the law of u[1] as a whole by
+    decay * (start - v[0]), which is exact for the layer in isolation.
+    """
     spec, scale = layer.spec, layer.scale
     settled = _carried_mean(layer, drift)
     if settled is None:
-        return "A start potential may remove part of it."
+        return 0.0, "What a start potential would remove is not known for dynamics per unit."
     shift = spec["decay"] * (settled - spec["start"]) / scale
     first, last = (counts / counts.sum() for counts in (drift.counts[0], drift.counts[-1]))
     centres = 0.5 * (drift.density.edges[1:] + drift.density.edges[:-1])
@@ -126,8 +136,8 @@ def _removable(layer: Layer, drift: _Drift) -> str:
     then = _w1(centres + shift, first, centres, last)
     share = 1.0 - then / now if now > 0 else 0.0
     if share <= 0.0:
-        return "What differs is its spread: a constant start potential would not help."
-    return (
+        return share, "What differs is the spread: a constant start potential would not help."
+    return share, (
         f"A start potential of {settled:.2f} instead of {spec['start']:g} would remove "
         f"{share:.0%} of the shift at t = 1, at the current weights."
     )

@@ -1,0 +1,250 @@
+"""The ``spikescope`` command: parse, call, print.
+
+Exit status: 0 for success, 1 when ``--fail-on`` finds something, 2 for bad input (one line).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from .analysis.findings import Finding
+
+app = typer.Typer(
+    help="See, explain and mend what happens inside spiking neural networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+PORT = 8050
+
+
+class FailOn(StrEnum):
+    """Least severity that makes ``diagnose`` exit with status 1."""
+
+    error = "error"
+    warning = "warning"
+
+
+@app.command()
+def demo(
+    data: Annotated[str, typer.Option(help="Data set to train on: digits.")] = "digits",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder that the run is written under.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Seed of split, weights and order.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Passes through the training data.")] = 15,
+    serve: Annotated[bool, typer.Option(help="Open the dashboard at the end.")] = True,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = PORT,
+) -> None:
+    """Train a real spiking network with probes on, diagnose it, open the dashboard."""
+    from .analysis.findings import diagnose as find
+    from .data.runs import open_run
+    from .probes.demo import run_demo
+
+    console = Console()
+    if serve:
+        _require_dashboard()
+    result = run_demo(out / f"{data}-demo", data, device, seed, epochs, console)
+    console.print(
+        f"Test accuracy {result.accuracy:.1%} on {result.test_samples} images the network has not "
+        "seen."
+    )
+    if result.path is None:
+        raise ValueError(f"nothing could be written under {str(out)!r}: name a folder with --out")
+    console.print(f"Run written to {result.path}")
+    _print_findings(console, find(open_run(result.path)))
+    if serve:
+        _serve(result.path, host, port)
+    else:
+        console.print(f"To look at it: spikescope dashboard {result.path}")
+
+
+@app.command()
+def diagnose(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    fail_on: Annotated[
+        FailOn | None, typer.Option(help="Exit with status 1 if something is at least this bad.")
+    ] = None,
+) -> None:
+    """List what a recorded run shows: measured, bound, layer, timestep, source."""
+    from .analysis.findings import SEVERITIES
+    from .analysis.findings import diagnose as find
+    from .data.runs import open_run
+
+    opened = open_run(run)
+    findings = find(opened)
+    if as_json:
+        content = {
+            "run": opened.name,
+            "state": opened.state,
+            "findings": [finding.to_dict() for finding in findings],
+            "problems": opened.problems,
+        }
+        _print_json(content)
+    else:
+        console = Console()
+        _print_findings(console, findings)
+        for problem in opened.problems:
+            console.print(f"Note: {problem}", markup=False)
+    if fail_on is not None:
+        failing = SEVERITIES[: SEVERITIES.index(fail_on.value) + 1]
+        if any(finding.severity in failing for finding in findings):
+            raise typer.Exit(1)
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+) -> None:
+    """List the runs in a folder with their state: recording, finished or broken off."""
+    from .data.runs import RunError, find_runs, open_run
+
+    rows: list[dict[str, Any]] = []
+    for path in find_runs(folder):
+        try:
+            run = open_run(path)
+        except RunError as error:
+            rows.append({"run": path.name, "state": str(error)})
+            continue
+        scalars = run.scalars()
+        loss = scalars["loss"].dropna() if "loss" in scalars else []
+        rows.append(
+            {
+                "run": run.name,
+                "state": run.state,
+                "model": run.header.get("model"),
+                "layers": len(run.covered),
+                "steps": len(scalars),
+                "loss": float(loss.iloc[-1]) if len(loss) else None,
+            }
+        )
+    if as_json:
+        _print_json(rows)
+    elif rows:
+        _print_rows(Console(), rows)
+    else:
+        Console().print(f"No run in {str(folder)!r}: spikescope demo makes a first one.")
+
+
+@app.command()
+def dashboard(
+    folder: Annotated[Path, typer.Argument(help="A run, or a folder of runs.")] = Path("runs"),
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = PORT,
+) -> None:
+    """Look at recorded runs in the browser."""
+    from .data.runs import find_runs
+
+    _require_dashboard()
+    find_runs(folder)  # a folder that is not there is said before a server starts
+    _serve(folder, host, port)
+
+
+def _require_dashboard() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("dash", "plotly") if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"the dashboard needs {missing[0]}: pip install 'spikescope[dashboard]'")
+
+
+def _serve(folder: Path, host: str, port: int) -> None:
+    from .dashboard.server import serve
+
+    def say(address: str) -> None:
+        Console().print(f"Dashboard: {address} (Ctrl+C ends it)", soft_wrap=True)
+
+    serve(folder, host=host, port=port, on_ready=say)
+
+
+def _print_findings(console: Console, findings: list[Finding]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from .analysis.findings import RULES
+
+    if not findings:
+        console.print("No finding: every rule looked and stayed silent.")
+        return
+    styles = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+    titles = {rule.code: rule.title for rule in RULES}
+    table = Table(title=_summary(findings), title_justify="left", show_lines=True)
+    table.add_column("finding", ratio=1)
+    table.add_column("what was seen", ratio=3)
+    for finding in findings:
+        style = styles[finding.severity]
+        timestep = "" if finding.t is None else f", t = {finding.t}"
+        where = f"{finding.layer or 'model'}{timestep}"
+        first, last = finding.steps
+        head = Text.assemble((f"{finding.code} {finding.severity}", style), f"\n{where}")
+        seen = Text.assemble(
+            (f"{titles[finding.code]}: {finding.measured:.3g} ± {finding.error:.1g}", "bold"),
+            f" {finding.unit}, bound {finding.bound:g}, steps {first} to {last}\n{finding.text}",
+        )
+        table.add_row(head, seen)
+    console.print(table)
+    for code, source in dict.fromkeys((finding.code, finding.source) for finding in findings):
+        console.print(Text(f"{code}: {source}", style="dim"))
+
+
+def _summary(findings: list[Finding]) -> str:
+    from .analysis.findings import SEVERITIES
+
+    counts = {name: sum(finding.severity == name for finding in findings) for name in SEVERITIES}
+    said = [f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items() if count]
+    return f"Findings: {', '.join(said)}"
+
+
+def _print_rows(console: Console, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table()
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        values = (row.get(name) for name in names)
+        table.add_row(*(Text("" if value is None else _short(value)) for value in values))
+    console.print(table)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def main() -> None:
+    """Run the command; bad input is one line on standard error and exit status 2."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except (ValueError, OSError, ImportError) as error:
+        _complain(str(error))
+    except Exception as error:
+        # Usage errors of the parser, whichever module it keeps them in.
+        if not hasattr(error, "format_message"):
+            raise
+        _complain(error.format_message())
+
+
+def _complain(message: str) -> None:
+    print(f"spikescope: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
