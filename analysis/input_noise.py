@@ -67,9 +67,11 @@ class GaussianNoise:
 
     def pdf(self, x: Floats) -> Floats:
         """Density, 1 / potential."""
-        # Denormal numbers would make every later product slow.
-        z = np.minimum(np.abs(x) / self.std, 38.0)
-        return np.asarray(np.exp(-0.5 * z * z) / (self.std * np.sqrt(2.0 * np.pi)))
+        # Below 1e-43 of the peak it is 0: denormal numbers would make every product slow.
+        z = x / self.std
+        z *= z
+        density = np.exp(-0.5 * np.minimum(z, 200.0)) / (self.std * np.sqrt(2.0 * np.pi))
+        return np.asarray(np.where(z < 200.0, density, 0.0))
 
     def cdf(self, x: Floats) -> Floats:
         """Probability of at most x."""
@@ -81,46 +83,68 @@ class GaussianNoise:
 
 
 @dataclass(frozen=True)
-class SampledNoise:
-    """Empirical law of recorded samples, each with the same probability.
+class AtomNoise:
+    """Discrete law with mean 0: recorded samples, or the values of a discrete distribution.
 
     Args:
-        samples: values after the gain, sorted, with mean 0, ``[n]``, potential.
+        atoms: values after the gain, sorted, ``[n]``, potential.
+        weights: their probabilities, ``[n]``, sum 1.
 
     Example:
-        >>> SampledNoise(np.array([-1.0, 1.0])).cdf(np.array([-2.0, 0.0, 1.0]))
+        >>> AtomNoise(np.array([-1.0, 1.0]), np.full(2, 0.5)).cdf(np.array([-2.0, 0.0, 1.0]))
         array([0. , 0.5, 1. ])
     """
 
-    samples: Floats
+    atoms: Floats
+    weights: Floats
 
-    @property
+    @cached_property
     def std(self) -> float:
         """Standard deviation, potential."""
-        return float(self.samples.std())
+        return float(np.sqrt(self.weights @ self.atoms**2))
 
     @property
     def low(self) -> float:
         """Lower end of the law, potential."""
-        return float(self.samples[0])
+        return float(self.atoms[0])
 
     @property
     def high(self) -> float:
         """Upper end of the law, potential."""
-        return float(self.samples[-1])
+        return float(self.atoms[-1])
 
     @cached_property
-    def _sums(self) -> Floats:
-        return np.concatenate([[0.0], np.cumsum(self.samples)])
+    def _sums(self) -> tuple[Floats, Floats]:
+        below = np.concatenate([[0.0], np.cumsum(self.weights)])
+        return below, np.concatenate([[0.0], np.cumsum(self.weights * self.atoms)])
 
     def cdf(self, x: Floats) -> Floats:
         """Probability of at most x."""
-        return np.searchsorted(self.samples, x, side="right") / len(self.samples)
+        return self._sums[0][np.searchsorted(self.atoms, x, side="right")]
 
     def cdf_integral(self, x: Floats) -> Floats:
         """Integral of the distribution function up to x, potential."""
-        below = np.searchsorted(self.samples, x, side="right")
-        return np.asarray((x * below - self._sums[below]) / len(self.samples))
+        below, first = self._sums
+        at = np.searchsorted(self.atoms, x, side="right")
+        return np.asarray(x * below[at] - first[at])
+
+
+def atoms_of(law: Any, gain: float) -> AtomNoise:
+    """Return the centred and scaled values of samples, or of a discrete distribution.
+
+    Args:
+        law: recorded values ``[n]``, or a scipy.stats distribution with a ``pmf``.
+        gain: potential per unit of input; not 0.
+    """
+    if isinstance(law, np.ndarray):
+        values, weights = law, np.full(len(law), 1.0 / len(law))
+    else:
+        values = np.arange(law.ppf(TAIL), law.isf(TAIL) + 1.0)
+        weights = law.pmf(values)
+        weights = weights / weights.sum()
+    atoms = gain * (values - weights @ values)
+    order = np.argsort(atoms)
+    return AtomNoise(atoms[order], weights[order])
 
 
 @dataclass(frozen=True)

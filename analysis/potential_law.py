@@ -41,6 +41,32 @@ class PotentialLaw:
         return np.concatenate([share * masses for share, (_, masses) in parts])
 
     @cached_property
+    def _kernels(self) -> tuple[Floats, Floats]:
+        """Centres and masses for kernel sums; those of many classes moved to a common grid.
+
+        Each mass goes to four neighbours with Lagrange weights, which interpolates the kernel
+        itself by a cubic: at a sixteenth of the noise the error is below 1e-6 of its peak.
+        """
+        if len(self.chains) == 1:
+            return self._centres, self._masses
+        low, pitch = self._centres.min(), self._chain.noise.std / 16.0
+        place = (self._centres - low) / pitch
+        cell = np.floor(place).astype(int)
+        x = place - cell
+        weights = (
+            -x * (x - 1.0) * (x - 2.0) / 6.0,
+            (x + 1.0) * (x - 1.0) * (x - 2.0) / 2.0,
+            -(x + 1.0) * x * (x - 2.0) / 2.0,
+            (x + 1.0) * x * (x - 1.0) / 6.0,
+        )
+        count = int(cell.max()) + 4
+        masses = sum(
+            np.bincount(cell + shift, self._masses * weight, minlength=count)
+            for shift, weight in enumerate(weights)
+        )
+        return low + pitch * (np.arange(count) - 1.0), np.asarray(masses)
+
+    @cached_property
     def _nodes(self) -> Floats:
         return np.concatenate([chain.nodes for chain in self.chains])
 
@@ -74,10 +100,10 @@ class PotentialLaw:
 
     def _sum(self, kernel: Callable[[Floats], Floats], u: Floats) -> Floats:
         flat = u.ravel()
-        rows = max(BLOCK // len(self._centres), 1)
+        centres, masses = self._kernels
+        rows = max(BLOCK // len(centres), 1)
         parts = [
-            kernel(flat[i : i + rows, None] - self._centres) @ self._masses
-            for i in range(0, len(flat), rows)
+            kernel(flat[i : i + rows, None] - centres) @ masses for i in range(0, len(flat), rows)
         ]
         return np.concatenate([*parts, np.empty(0)]).reshape(u.shape)
 

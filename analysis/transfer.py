@@ -8,6 +8,7 @@ density uses cells instead (Ulam's method), with every cell's image integrated e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -16,16 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.polynomial.legendre import leggauss
 from scipy import linalg, sparse
-from scipy.sparse.linalg import ArpackNoConvergence, eigs, splu
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, splu
 
 from .input_noise import REACH, Floats, GaussianNoise, Noise
+from .potential_range import Dynamics, support
 
 # The largest grid: a sparse factorisation of this size takes seconds and a few hundred MiB.
 MAX_NODES = 40_000
 # Above this size most of the matrix is zero, and the sparse form is faster.
 DENSE_NODES = 700
-# Beyond this size eigenvalues that ARPACK cannot separate are not sought in a dense matrix.
-MAX_DENSE_EIG = 2_500
+# Restarts of the eigenvalue iteration; at the default size one costs about 30 products.
+MAX_RESTARTS = 60
+# Eigenvalues sought when several have nearly the same modulus, as in periodic firing.
+MAX_EIGENVALUES = 48
+# Just above the eigenvalue 1, where the shifted matrix is still regular.
+SHIFT = 1.0 + 1e-9
 
 
 @dataclass(frozen=True)
@@ -49,140 +55,13 @@ FINE = Resolution()
 COARSE = Resolution(points=12, cells=500, reach=7.3)
 
 
-@dataclass(frozen=True)
-class Dynamics:
-    """The deterministic part of one step: ``u' = decay R(u) + offset + noise``.
-
-    Args:
-        decay: share of v that survives a step.
-        offset: mean input after the gain, plus (1 - decay) rest; potential.
-        threshold: potential at which R acts.
-        reset: ``"subtract"``, ``"to_value"`` or ``"none"``.
-        amount: potential subtracted.
-        value: potential after a hard reset.
-
-    Example:
-        >>> Dynamics(0.5, 0.1, 1.0, "subtract", 1.0, 0.0).centre(np.array([0.8, 1.2])).round(6)
-        array([0.5, 0.2])
-    """
-
-    decay: float
-    offset: float
-    threshold: float
-    reset: str
-    amount: float
-    value: float
-
-    def after_reset(self, u: Floats) -> Floats:
-        """Return v = R(u)."""
-        if self.reset == "none":
-            return u
-        reset = u - self.amount if self.reset == "subtract" else self.value
-        return np.where(u >= self.threshold, reset, u)
-
-    def centre(self, u: Floats) -> Floats:
-        """Return the mean of the next u."""
-        return self.decay * self.after_reset(u) + self.offset
-
-
-def support(
-    dynamics: Dynamics, noise: Noise, starts: tuple[float, ...], reach: float = REACH
-) -> tuple[float, float]:
-    """Return the interval that the pre-reset potential does not leave.
-
-    Below the lowest point where a reset can put it the potential is an AR(1) process drawn back
-    with a drift delta, so a depth x has the weight exp(-(q x^2 + p x)) with q = (1 - decay^2) /
-    (2 std^2) and p = delta (1 + decay) / std^2; likewise above. At decay 1 this is Lundberg's
-    exponent 2 delta / std^2.
-
-    Args:
-        dynamics: the deterministic part.
-        noise: the random part.
-        starts: potentials v[0] whose transients must fit in, too.
-        reach: standard deviations at which normal tails are cut.
-
-    Returns:
-        ``(low, high)``, potential.
-    """
-    a, b, theta, std = dynamics.decay, dynamics.offset, dynamics.threshold, noise.std
-    energy = 0.5 * reach**2
-    normal = isinstance(noise, GaussianNoise)
-
-    def tail(delta: float) -> float:
-        q, p = (1.0 - a * a) / (2.0 * std**2), max(delta, 0.0) * (1.0 + a) / std**2
-        return float(2.0 * energy / (p + np.sqrt(p * p + 4.0 * q * energy)))
-
-    # A law that is not normal has heavier tails than its variance says.
-    below, above = (0.0, 0.0) if normal else (-noise.low, noise.high)
-    free = b / (1.0 - a) if a < 1.0 else np.inf
-    spread = tail(0.0) if a < 1.0 else np.inf
-    first = [a * start + b for start in starts]
-    resets = dynamics.reset != "none" and (
-        max(free + spread + above, max(first) + noise.high) >= theta
-    )
-    if not resets:
-        low, high = free - spread - below, free + spread + above
-        floor, ceiling = free, free
-    elif dynamics.reset == "subtract":
-        entry = theta - dynamics.amount
-        bottom = min(entry, a * entry + b, free)
-        full = (b - a * dynamics.amount) / (1.0 - a) if a < 1.0 else -np.inf
-        top = max(theta, a * theta + b, full)
-        drop = (1.0 - a) * top + a * dynamics.amount - b
-        low = bottom - max(tail(b - (1.0 - a) * bottom), -noise.low) - below
-        high = top + max(tail(drop), noise.high) + above
-        low, high = max(low, full - spread - below), min(high, free + spread + above)
-        if low > theta:
-            high = min(high, full + spread + above)
-        floor, ceiling = bottom, top
-    else:
-        always = a * dynamics.value + b
-        if always + noise.low > theta:
-            low, high = always + noise.low, always + noise.high
-            floor = ceiling = always
-        else:
-            bottom = min(dynamics.value, always, free)
-            low = bottom - max(tail(b - (1.0 - a) * bottom), -noise.low) - below
-            high = min(max(a * theta + b, always) + noise.high, free + spread + above)
-            floor, ceiling = bottom, max(theta, always)
-    if not normal:
-        low, high = _bounded(dynamics, noise, (low, high), (floor, ceiling))
-    if min(first) + noise.low < low:
-        low = min(first) - max(tail(b - (1.0 - a) * min(first)), -noise.low)
-    if max(first) + noise.high > high:
-        high = max(first) + max(spread if np.isfinite(spread) else 0.0, noise.high)
-    return float(low), float(high)
-
-
-def _bounded(
-    dynamics: Dynamics,
-    noise: Noise,
-    span: tuple[float, float],
-    anchors: tuple[float, float],
-) -> tuple[float, float]:
-    """Tighten a span to what a bounded noise can reach, e.g. [0, 2] for fair bits at decay 1/2."""
-    a, b = dynamics.decay, dynamics.offset
-
-    def limit(extreme: float) -> float:
-        # A drift of rounding size is no drift.
-        drift = 0.0 if abs(b + extreme) < 1e-12 * noise.std else b + extreme
-        return drift / (1.0 - a) if a < 1.0 else (np.sign(drift) * np.inf if drift else 0.0)
-
-    lowest, highest = limit(noise.low), limit(noise.high)
-    if a == 1.0 and lowest == 0.0:
-        lowest = np.inf
-    low = max(span[0], min(anchors[0], lowest))
-    high = min(span[1], max(anchors[1], highest)) if dynamics.reset == "none" else span[1]
-    return low, high
-
-
 class Chain:
     """The pre-reset chain of one unit on a grid, with the masses that it settles to.
 
     Args:
         dynamics: the deterministic part of a step.
         noise: the random part.
-        starts: potentials v[0] that the grid must cover, at least one.
+        starts: potentials v[0] whose transients the grid must cover, besides the stationary law.
         resolution: fineness of the grid.
 
     Raises:
@@ -190,7 +69,7 @@ class Chain:
 
     Example:
         >>> dynamics = Dynamics(0.5, 0.0, 1.0, "subtract", 1.0, 0.0)
-        >>> chain = Chain(dynamics, GaussianNoise(0.5), starts=(0.0,))
+        >>> chain = Chain(dynamics, GaussianNoise(0.5))
         >>> print(f"{chain.masses @ chain.nodes:.9f}")
         -0.032347133
     """
@@ -199,11 +78,10 @@ class Chain:
         self,
         dynamics: Dynamics,
         noise: Noise,
-        starts: tuple[float, ...],
+        starts: tuple[float, ...] = (),
         resolution: Resolution = FINE,
     ) -> None:
         self.dynamics, self.noise, self.resolution = dynamics, noise, resolution
-        self.starts = starts
         self.low, self.high = support(dynamics, noise, starts, resolution.reach)
         theta = dynamics.threshold
         breaks = (
@@ -298,63 +176,111 @@ class Chain:
         return np.where(hard, 0.0, self.weights**2 / 12.0)
 
     @cached_property
+    def _solve(self) -> Callable[[Floats], Floats]:
+        """Solver for shifted - matrix, factorised once, just above the eigenvalue 1."""
+        n = len(self.nodes)
+        if sparse.issparse(self.matrix):
+            shifted = sparse.identity(n, format="csc") * SHIFT - self.matrix
+            solver: Callable[[Floats], Floats] = splu(shifted).solve
+            return solver
+        system = -self.matrix
+        system[np.diag_indices(n)] += SHIFT
+        factors = linalg.lu_factor(system, overwrite_a=True, check_finite=False)
+        return lambda x: np.asarray(linalg.lu_solve(factors, x, check_finite=False))
+
+    @cached_property
     def masses(self) -> Floats:
         """Stationary probability on the nodes, ``[nodes]``, sum 1."""
-        n = len(self.nodes)
-        # Inverse iteration just above the eigenvalue 1: each pass gains nine digits over the gap.
-        shift = 1.0 + 1e-9
-        if sparse.issparse(self.matrix):
-            solve = splu(sparse.identity(n, format="csc") * shift - self.matrix).solve
-        else:
-            system = -self.matrix
-            system[np.diag_indices(n)] += shift
-            factors = linalg.lu_factor(system, overwrite_a=True, check_finite=False)
-
-            def solve(x: Floats) -> Floats:
-                return np.asarray(linalg.lu_solve(factors, x, check_finite=False))
-
-        masses = np.full(n, 1.0 / n)
+        masses = np.full(len(self.nodes), 1.0 / len(self.nodes))
+        # Inverse iteration: each pass gains nine digits over the gap to the next eigenvalue.
         for _ in range(4):
-            masses = solve(masses)
+            masses = self._solve(masses)
             masses /= masses.sum()
         masses = np.maximum(masses, 0.0)
         return np.asarray(masses / masses.sum())
 
     @cached_property
-    def spectrum(self) -> NDArrayComplex:
-        """Eigenvalues 2, 3 and 4 by modulus, the one above the real axis first in a pair.
+    def spectrum(self) -> Spectrum:
+        """Eigenvalues 2 and 3 by modulus, of several with one modulus the nearest to 1 first."""
+        a, std = self.dynamics.decay, self.noise.std
+        if a == 0.0:
+            # Nothing is carried over: u is the input alone.
+            return Spectrum((0j, 0j), True)
+        values, converged = self._largest(4)
+        if not converged or abs(values[0]) > 0.9:
+            # Eigenvalues crowd near modulus 1: look near 1 itself, and at a whole turn of them.
+            turn = 1.0 / max(float(self.masses[self.nodes >= self.dynamics.threshold].sum()), 1e-9)
+            near = self._nearest(4)
+            if not converged or abs(values[0].imag) > 1e-9 or abs(near[0].imag) > 1e-9:
+                more, converged = self._largest(int(min(2 * np.ceil(turn) + 4, MAX_EIGENVALUES)))
+                values = np.concatenate([values, more])
+            values = np.concatenate([values, near])
+        if a == 1.0 and self.smooth:
+            # At decay 1 the way back from far away gives a continuous spectrum up to this edge.
+            drift = self.dynamics.offset
+            if self.dynamics.reset == "subtract":
+                drift = min(drift, self.dynamics.amount - drift)
+            edge = np.exp(-0.5 * (drift / std) ** 2)
+            values = np.concatenate([values[np.abs(values) > edge * (1.0 + 1e-9)], [edge] * 2])
+        values = _ordered(values)
+        return Spectrum((complex(values[0]), complex(values[1])), converged)
 
-        Raises:
-            ValueError: ARPACK did not separate them and the grid is too large for a dense solver.
-        """
-        if self.dynamics.decay == 0.0:
-            # Whatever happened, the next u is the input alone, unless a delayed reset is carried.
-            return np.zeros(3, dtype=complex)
+    def _largest(self, count: int) -> tuple[NDArrayComplex, bool]:
+        """Return eigenvalues of the largest modulus, and whether all of them converged."""
         n = len(self.nodes)
-        start = np.random.default_rng(0).standard_normal(n)
+        count = min(count, n - 3)
+        options = {"k": count, "ncv": min(n - 1, 2 * count + 24), "v0": _start_vector(n)}
         try:
             values = eigs(
-                self.matrix,
-                k=4,
+                self.matrix, tol=1e-11, maxiter=MAX_RESTARTS, return_eigenvectors=False, **options
+            )
+        except ArpackNoConvergence as failure:
+            return _ordered(failure.eigenvalues), False
+        return _ordered(values), True
+
+    def _nearest(self, count: int) -> NDArrayComplex:
+        """Return the eigenvalues nearest to 1, through the factorised matrix."""
+        n = len(self.nodes)
+        inverse = LinearOperator((n, n), matvec=self._solve, dtype=float)
+        try:
+            values = eigs(
+                inverse,
+                k=count,
                 ncv=min(n - 1, 32),
-                v0=start,
+                v0=_start_vector(n),
                 tol=1e-11,
-                maxiter=300,
+                maxiter=MAX_RESTARTS,
                 return_eigenvectors=False,
             )
         except ArpackNoConvergence as failure:
-            if n > MAX_DENSE_EIG:
-                raise ValueError(
-                    f"the spectrum of a grid of {n} nodes did not converge: the noise "
-                    f"({self.noise.std:.6g}) is so small that many eigenvalues have modulus 1; "
-                    "mean, std and rate are available all the same"
-                ) from failure
-            dense = self.matrix.toarray() if sparse.issparse(self.matrix) else self.matrix
-            values = linalg.eigvals(dense, check_finite=False)
-        # The eigenvalue 1 is known exactly; without it the order is by modulus.
-        values = np.delete(values, np.argmin(np.abs(values - 1.0)))
-        order = np.lexsort((-values.imag, -np.round(np.abs(values), 10)))
-        return np.asarray(values[order][:3], dtype=complex)
+            values = failure.eigenvalues
+        return _ordered(SHIFT - 1.0 / values)
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues 2 and 3 of a chain, and whether the iteration for them converged."""
+
+    values: tuple[complex, complex]
+    converged: bool
+
+
+def _start_vector(n: int) -> Floats:
+    """Return a fixed vector without symmetry, so that a result does not change between runs."""
+    return np.random.default_rng(0).standard_normal(n)
+
+
+def _ordered(values: NDArrayComplex) -> NDArrayComplex:
+    """Drop the eigenvalue 1 and repetitions, and sort by modulus; at least two values."""
+    kept: list[complex] = []
+    for value in np.asarray(values, dtype=complex):
+        # A real matrix has pairs; of one member the other follows.
+        for member in (value, value.conjugate()) if abs(value.imag) > 1e-9 else (value,):
+            if abs(member - 1.0) > 1e-8 and all(abs(member - other) > 1e-8 for other in kept):
+                kept.append(complex(member))
+    kept += [0j] * (2 - len(kept))
+    array = np.array(kept)
+    return array[np.lexsort((-array.imag, -array.real, -np.round(np.abs(array), 8)))]
 
 
 NDArrayBool = np.ndarray[Any, np.dtype[np.bool_]]

@@ -11,12 +11,15 @@ from scipy.optimize import brentq
 
 from .input_noise import Floats, Noise
 from .potential_law import PotentialLaw
-from .transfer import COARSE, FINE, Chain, Dynamics, Resolution
+from .potential_range import Dynamics, support
+from .transfer import COARSE, FINE, Chain, Resolution
 
 # Longest way to the stationary law that is followed step by step.
 MAX_STEPS = 20_000
 # Frozen inputs are laid out over this many standard deviations; beyond lie less than 1e-14.
 FROZEN_REACH = 8.0
+# Numbers of classes tried until rate and standard deviation no longer change.
+CLASSES = (17, 33, 65, 129, 257)
 # A rate of active units below this is lost in rounding.
 MIN_ACTIVE = 1e-10
 
@@ -56,7 +59,7 @@ class UnitLaw:
         dynamics: deterministic part of a step; its offset is that of the average unit.
         noise: fast part of the input after the gain.
         frozen_std: standard deviation, between units, of the input frozen over time; potential.
-        start: potential v[0] whose transient the grid covers at once.
+        start: potential v[0] from which transients set out unless another one is given.
         resolution: fineness of the grid.
         classes: number of classes into which units with different frozen input are sorted.
 
@@ -75,7 +78,7 @@ class UnitLaw:
         frozen_std: float,
         start: float,
         resolution: Resolution = FINE,
-        classes: int = 33,
+        classes: int = CLASSES[1],
     ) -> None:
         self.start, self.frozen_std, self.resolution = start, frozen_std, resolution
         # Equal spacing: against a Gaussian weight the trapezoid rule converges exponentially.
@@ -83,12 +86,7 @@ class UnitLaw:
         weights = np.exp(-0.5 * z * z)
         self.shares: Floats = weights / weights.sum()
         self.chains = tuple(
-            Chain(
-                replace(dynamics, offset=dynamics.offset + frozen_std * x),
-                noise,
-                (start,),
-                resolution,
-            )
+            Chain(replace(dynamics, offset=dynamics.offset + frozen_std * x), noise, (), resolution)
             for x in z
         )
 
@@ -113,12 +111,13 @@ class UnitLaw:
 
     def covering(self, *starts: float) -> tuple[Chain, ...]:
         """Return chains whose grids hold the transients from all these start potentials."""
-        if set(starts) <= {self.start}:
-            return self.chains
-        return tuple(
-            Chain(chain.dynamics, chain.noise, (self.start, *starts), self.resolution)
-            for chain in self.chains
-        )
+        return tuple(self._covering(chain, starts) for chain in self.chains)
+
+    def _covering(self, chain: Chain, starts: tuple[float, ...]) -> Chain:
+        span = support(chain.dynamics, chain.noise, starts, self.resolution.reach)
+        if span == (chain.low, chain.high):
+            return chain
+        return Chain(chain.dynamics, chain.noise, starts, self.resolution)
 
     def transient(self, start: float, chains: tuple[Chain, ...]) -> Iterator[PotentialLaw]:
         """Yield the law of u at t = 1, 2, ... without end, from v[0] = start."""
@@ -215,7 +214,7 @@ class UnitLaw:
             raise ValueError(f"timesteps={timesteps!r} is not possible: a window has at least 1")
         origin = self.start if start is None else start
         law, dynamics = self.stationary, self.dynamics
-        wide = 4.0 * law.std_post
+        wide = 1.5 * law.std_post
         ends = [origin, law.mean_post - wide, law.mean_post + wide]
         if dynamics.reset == "subtract" and np.isfinite(dynamics.threshold):
             ends += [dynamics.threshold - dynamics.amount, dynamics.threshold]
@@ -275,14 +274,14 @@ def solve(
     dynamics: Dynamics, noise: Noise, frozen_std: float, start: float
 ) -> tuple[UnitLaw, UnitLaw]:
     """Return a layer's law and a coarser one whose distance to it is the error estimate."""
-    coarse = UnitLaw(dynamics, noise, frozen_std, start, COARSE, classes=33)
+    coarse = UnitLaw(dynamics, noise, frozen_std, start, COARSE, CLASSES[0])
     if frozen_std == 0.0:
         return UnitLaw(dynamics, noise, 0.0, start), coarse
-    for classes in (65, 129, 257):
+    for classes in CLASSES[1:]:
         fine = UnitLaw(dynamics, noise, frozen_std, start, classes=classes)
         here, there = fine.stationary, coarse.stationary
-        if max(abs(here.rate - there.rate), abs(here.std / there.std - 1.0)) < 1e-9:
+        change = max(abs(here.rate - there.rate), abs(here.std_post / there.std_post - 1.0))
+        if change < 1e-8 or classes == CLASSES[-1]:
             break
-        if classes < 257:
-            coarse = fine
+        coarse = fine
     return fine, coarse
