@@ -18,6 +18,9 @@ PANEL = 0.8
 REACH = 9.0
 """Standard deviations beyond the outermost centre that the quadrature covers."""
 
+NEGLIGIBLE = 1e-19
+"""Probability of a node below which it is dropped."""
+
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)
 
 
@@ -172,7 +175,9 @@ def _quadrature(law: StepLaw) -> tuple[np.ndarray, np.ndarray]:
     u, length = np.concatenate(nodes), np.concatenate(lengths)
     z = (u[:, None] - law.centres) / law.spread
     density = np.exp(-0.5 * z * z) @ law.weights / (law.spread * np.sqrt(2.0 * np.pi))
-    return u, length * density
+    mass = length * density
+    keep = mass > NEGLIGIBLE  # or the outermost centres would wander off, step by step
+    return u[keep], mass[keep]
 
 
 def _require_simple(spec: NeuronSpec) -> None:

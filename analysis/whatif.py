@@ -199,8 +199,9 @@ def width_for_coverage(counts: Any, edges: Any, threshold: Any, coverage: float)
         half = np.concatenate([[0.0], half])
         law = HistogramLaw(edges, share[index])
         covered = law.probability(centre[index] - half, centre[index] + half)
-        rising = np.concatenate([[True], np.diff(covered) > 0])
-        widths[index] = 2.0 * np.interp(coverage, covered[rising], half[rising])
+        stop = min(int(np.searchsorted(covered, coverage)), len(half) - 1)
+        part = (coverage - covered[stop - 1]) / (covered[stop] - covered[stop - 1])
+        widths[index] = 2.0 * (half[stop - 1] + part * (half[stop] - half[stop - 1]))
     return widths
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal, stats
+
 from spikescope.analysis import drift
 from spikescope.analysis.distance import (
     common_bins,

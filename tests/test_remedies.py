@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
+
 from spikescope.analysis import remedies
 from spikescope.analysis.neuron import NeuronSpec, step
 from spikescope.analysis.remedies import REMEDIES, propose
