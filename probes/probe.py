@@ -48,7 +48,7 @@ def watch(model: nn.Module, path: str | Path, every: int | Schedule = 50) -> Pro
         ValueError: ``every`` is no schedule.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> from spikescope.probes.lif import LIF
         >>> model = nn.Sequential(nn.Linear(4, 3), LIF(), nn.Linear(3, 2))
         >>> with watch(model, Path(tempfile.mkdtemp()) / "run", every=1) as probe:

@@ -144,7 +144,7 @@ def test_public_names_resolve_and_an_unknown_one_says_which_exist() -> None:
     for name in spikescope.__all__:
         assert getattr(spikescope, name) is not None
         assert name in dir(spikescope)
-    with pytest.raises(AttributeError, match="no attribute 'wacth'; it has .*watch"):
+    with pytest.raises(AttributeError, match=r"no attribute 'wacth'; it has .*watch"):
         spikescope.wacth  # noqa: B018
 
 

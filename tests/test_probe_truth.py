@@ -23,7 +23,7 @@ NEURONS = {
     "soft, detached": {"reset": "subtract", "detach_reset": True},
     "hard": {"reset": "to_value"},
     "hard, detached": {"reset": "to_value", "detach_reset": True},
-    "hard, to -0.2": {"reset": "to_value", "reset_value": -0.2, "start": 0.3, "rest": 0.1},
+    "hard, to -0.2": {"reset": "to_value", "reset_value": -0.2, "start": 0.25, "rest": 0.125},
     "none": {"reset": "none"},
     "gain 1 - decay": {"reset": "subtract", "decay": 0.9, "gain": 0.1, "threshold": 0.2},
 }
