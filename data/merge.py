@@ -84,7 +84,8 @@ def _weighted_mean(values: Any, weights: Any, groups: Any, total: int) -> np.nda
     # What no row weighs (the threshold of a layer whose u is all NaN) stays as it was.
     unseen = np.full(total, np.nan)
     np.fmax.at(unseen, groups, values)
-    return np.divide(summed, weight, out=unseen, where=weight > 0)
+    np.divide(summed, weight, out=unseen, where=weight > 0)
+    return unseen
 
 
 def _exact(values: np.ndarray) -> bool:

@@ -85,16 +85,16 @@ def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
         # A ParquetFile: read_table would take "a=b" in a folder's name for a column.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read(columns)
+            facts = file.metadata
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise PartError(f"{path.name} cannot be read and is left out: {reason}") from error
     names = schema.names if columns is None else columns
-    missing = [name for name in names if schema.field(name) not in list(table.schema)]
-    if missing:
-        # The checksums do not reach the names and types of the columns.
-        raise PartError(
-            f"{path.name} cannot be read and is left out: column {missing[0]!r} is not as expected"
-        )
+    # The checksums do not reach the footer: it must agree with itself and with the schema.
+    rows = sum(facts.row_group(index).num_rows for index in range(facts.num_row_groups))
+    expected = pa.schema([schema.field(name) for name in names])
+    if not (rows == table.num_rows == facts.num_rows and table.schema.equals(expected)):
+        raise PartError(f"{path.name} cannot be read and is left out: its footer was altered")
     return table
 
 

@@ -12,6 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torch import Tensor
+
 from spikescope.analysis.surrogate import SHAPES, Surrogate
 from spikescope.data.merge import merge_rows
 from spikescope.data.schema import (
@@ -33,7 +35,6 @@ from spikescope.probes.accumulators import (
     merge,
 )
 from spikescope.probes.capture import Gradients
-from torch import Tensor
 
 SURROGATE = Surrogate("fast_sigmoid", peak=1.5, width=0.125)
 
