@@ -136,13 +136,18 @@ def _connect(app: Dash, catalogue: Catalogue) -> None:
         return _draw(catalogue, view, drawn or {}, only_new)
 
     def spell_out(chosen: list[dict[str, Any]] | None, search: str | None) -> Any:
-        view = View.parse(search)
         if not chosen:
             return no_update
-        found = findings.frame(findings.ranked(catalogue.run(_name(catalogue, view))))
-        place = int(chosen[0].get("c0", -1))
-        ranked = findings.ranked(catalogue.run(_name(catalogue, view)))
-        return findings.detail(ranked[place], view) if place in found.index else no_update
+        view = View.parse(search)
+        try:
+            ranked = findings.ranked(catalogue.run(_name(catalogue, view)))
+        except (RunError, OSError) as error:
+            return str(error)
+        row = chosen[0].get("row")
+        # A live run may have fewer findings by now.
+        if not isinstance(row, int) or not 0 <= row < len(ranked):
+            return no_update
+        return findings.detail(ranked[row], view)
 
     app.callback(
         Output("provider", "forceColorScheme"),
@@ -224,29 +229,20 @@ def _draw(
         log.exception("drawing %s failed", view.search())
         seen = None
         content = about.unreadable(name, f"An error of spikescope itself: {error!r}")
-    shape = [
-        page if run else "runs",
-        name,
-        view.layer if page == "layer" else "",
-        *map(repr, content.shape),
-    ]
+    # The switches stay while this stays, and with them the keyboard's focus.
+    shape = [page if run else "runs", name, *map(repr, content.shape)]
     live = run.state == "recording" if run is not None else not name
     return (
         view.theme,
-        _crumbs(run, name, view, catalogue),
+        _crumbs(run, name, view),
         _tabs(page, name, view) if run is not None else [],
         line,
-        no_update if only_new_shape(shape, drawn) else content.controls,
+        no_update if drawn.get("shape") == shape else content.controls,
         content.body,
         content.defaults | {"theme": "light", "metric": "coverage", "show": "figures"},
         {"seen": seen, "shape": shape},
         -1 if live else 0,
     )
-
-
-def only_new_shape(shape: list[str], drawn: dict[str, Any]) -> bool:
-    """Return whether the switches that are there can stay, and with them the keyboard's focus."""
-    return drawn.get("shape") == shape
 
 
 def _disk(catalogue: Catalogue) -> list[Any]:
@@ -261,7 +257,7 @@ def _verdict(run: Snapshot) -> html.P | None:
     return html.P(line, className=f"verdict {severity}")
 
 
-def _crumbs(run: Snapshot | None, name: str, view: View, catalogue: Catalogue) -> list[Any]:
+def _crumbs(run: Snapshot | None, name: str, view: View) -> list[Any]:
     home = View(page="runs", theme=view.theme).search()
     parts: list[Any] = [html.H1("spikescope"), dcc.Link("runs", href=home)]
     if name:

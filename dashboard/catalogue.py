@@ -5,17 +5,24 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..analysis import findings as rules
 from ..analysis.findings import Finding
 from ..data.runs import Run, RunError, find_runs
+from .figures_scalars import thin
+from .words import worst
 
 KEPT = 4
 """Runs that stay in memory."""
+
+SPARKLINE = 100
+"""Points of a loss in the table of runs."""
 
 Stamp = tuple[int, float, str]
 
@@ -87,6 +94,37 @@ def stamp(path: Path) -> Stamp:
     return len(files), run.last_written, run.state
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What the table of runs says about one run.
+
+    Args:
+        steps: number of recorded steps.
+        last_step: the last of them, None without any.
+        losses: loss over training, thinned; empty if none was given.
+        worst: the gravest finding, None without any.
+    """
+
+    steps: int
+    last_step: int | None
+    losses: np.ndarray
+    worst: Finding | None
+
+    @classmethod
+    def of(cls, run: Snapshot) -> Summary:
+        """Summarise a run."""
+        steps = run.table(["u_mean"])["step"]
+        scalars = run.scalars()
+        losses = scalars["loss"].dropna() if "loss" in scalars else pd.Series(dtype=float)
+        kept = losses.to_numpy(dtype=float)
+        return cls(
+            int(steps.nunique()),
+            int(steps.max()) if len(steps) else None,
+            kept[thin(kept, SPARKLINE)],
+            worst(run.findings),
+        )
+
+
 class Catalogue:
     """The runs at or directly under a folder.
 
@@ -102,6 +140,7 @@ class Catalogue:
         self.root = Path(root).resolve()
         self._lock = threading.Lock()
         self._open: OrderedDict[str, Snapshot] = OrderedDict()
+        self._summaries: dict[str, tuple[Stamp, Summary]] = {}
         self.paths()
 
     def paths(self) -> dict[str, Path]:
@@ -127,12 +166,7 @@ class Catalogue:
         Raises:
             RunError: no such run, or one that cannot be read.
         """
-        paths = self.paths()
-        if name not in paths:
-            raise RunError(
-                f"There is no run named {name!r} here. It may have been moved or deleted."
-            )
-        path = paths[name]
+        path = self._path(name)
         with self._lock:
             known = self._open.get(name)
             if known is None or known.stamp != stamp(path):
@@ -142,3 +176,39 @@ class Catalogue:
             while len(self._open) > KEPT:
                 self._open.popitem(last=False)
             return known
+
+    def known(self, name: str) -> bool:
+        """Return whether a run's summary is at hand without reading the run."""
+        with self._lock:
+            return name in self._summaries
+
+    def summary(self, name: str) -> Summary:
+        """Return what the table of runs says about a run; kept while the run stays as it is.
+
+        Args:
+            name: name of a run.
+
+        Returns:
+            Its summary.
+
+        Raises:
+            RunError: no such run, or one that cannot be read.
+        """
+        path = self._path(name)
+        now = stamp(path)
+        with self._lock:
+            known = self._summaries.get(name)
+        if known is not None and known[0] == now:
+            return known[1]
+        made = Summary.of(self.run(name))
+        with self._lock:
+            self._summaries[name] = (now, made)
+        return made
+
+    def _path(self, name: str) -> Path:
+        paths = self.paths()
+        if name not in paths:
+            raise RunError(
+                f"There is no run named {name!r} here. It may have been moved or deleted."
+            )
+        return paths[name]

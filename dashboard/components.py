@@ -109,8 +109,8 @@ def grid(
         for place, header in enumerate(frame.columns)
     ]
     rows = [
-        {f"c{place}": _cell(value) for place, value in enumerate(row)}
-        for row in frame.itertuples(index=False, name=None)
+        {"row": number} | {f"c{place}": _cell(value) for place, value in enumerate(row)}
+        for number, row in enumerate(frame.itertuples(index=False, name=None))
     ]
     options: dict[str, Any] = {
         "theme": GRID_THEME,

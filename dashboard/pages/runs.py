@@ -7,16 +7,14 @@ import time
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from dash import dcc, html
 
-from ...data.runs import RunError
+from ...data.runs import RunError, open_run
 from ..catalogue import Catalogue
 from ..components import badge, notice
-from ..figures_scalars import thin
 from ..figures_style import number, palette
 from ..view import View
-from ..words import place, state, worst
+from ..words import place, state
 from .content import Content
 
 PATIENCE = 1.0
@@ -46,23 +44,21 @@ def render(catalogue: Catalogue, view: View) -> Content:
     )
 
 
-def _row(catalogue: Catalogue, name: str, view: View, read: bool) -> html.Tr:
+def _row(catalogue: Catalogue, name: str, view: View, patient: bool) -> html.Tr:
     link = html.Th(dcc.Link(name, href=View(run=name, theme=view.theme).search()), scope="row")
     try:
-        run = catalogue.run(name)
+        run = open_run(catalogue.paths()[name])
         cells: list[Any] = [state(run), str(run.header.get("model", ""))]
-        if not read:
-            return _cells(link, [*cells, "", "", "", "open it to read it"])
-        steps = run.table(["u_mean"])["step"]
-        scalars = run.scalars()
-        losses = scalars["loss"].dropna() if "loss" in scalars else pd.Series(dtype=float)
-        gravest = worst(run.findings)
-    except (RunError, OSError) as error:
+        if not patient and not catalogue.known(name):
+            return _cells(link, [*cells, "", "", "", "not read yet: open it"])
+        summary = catalogue.summary(name)
+    except (RunError, OSError, KeyError) as error:
         return html.Tr([link, html.Td("unreadable"), html.Td(str(error), colSpan=5)])
+    last, losses, gravest = summary.last_step, summary.losses, summary.worst
     cells += [
-        f"{steps.max()} ({steps.nunique()} recorded)" if len(steps) else "none recorded",
-        number(float(losses.iloc[-1])) if len(losses) else "none given",
-        _sparkline(losses.to_numpy(dtype=float), view.theme),
+        f"{last} ({summary.steps} recorded)" if last is not None else "none recorded",
+        number(float(losses[-1])) if len(losses) else "none given",
+        _sparkline(losses, view.theme),
         [badge(gravest.severity), f" {gravest.code} {place(gravest)}"] if gravest else "none",
     ]
     return _cells(link, cells)
@@ -77,10 +73,9 @@ def _sparkline(values: np.ndarray, theme: str) -> Any:
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return ""
-    kept = thin(values, 100)
     low, high = float(values.min()), float(values.max())
-    across = 1 + 98 * kept / kept[-1]
-    down = 1 + 22 * (high - values[kept]) / ((high - low) or 1.0)
+    across = np.linspace(1, 99, len(values))
+    down = 1 + 22 * (high - values) / ((high - low) or 1.0)
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True))
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="24"><polyline fill="none" '
