@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 ROUNDING = 1e-9
 """Two edges closer than this share of a bin are one edge."""
@@ -198,30 +198,36 @@ def law_on_bins(cumulative: Any, edges: Any) -> np.ndarray:
     return np.diff(values)
 
 
-def wasserstein(share_a: np.ndarray, share_b: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Return the Wasserstein-1 distance of histograms, masses taken at the bin centres.
+def centres(edges: np.ndarray) -> np.ndarray:
+    """Return the ``[bins]`` middles of bins with edges ``[bins + 1]``."""
+    return np.asarray(0.5 * (edges[1:] + edges[:-1]))
 
-    Equal to ``scipy.stats.wasserstein_distance`` with the counts as weights, for many pairs at
-    once. Binning moves each mass by half a bin at most; two laws on the same bins share that.
+
+def wasserstein(share_a: np.ndarray, share_b: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return the Wasserstein-1 distance of masses at the same positions.
+
+    Equal to ``scipy.stats.wasserstein_distance`` with the shares as weights, for many pairs at
+    once. In a histogram the positions are the bin centres: each mass moves by half a bin at most,
+    and two laws on the same bins share that.
 
     Args:
         share_a: ``[..., bins]``, rows sum to 1.
         share_b: the same, broadcast against it.
-        edges: ``[bins + 1]``.
+        positions: increasing, ``[bins]``.
 
     Returns:
-        Distance in the unit of the edges, ``[...]``.
+        Distance in the unit of the positions, ``[...]``.
 
     Example:
-        >>> edges = np.array([0.0, 1.0, 2.0, 3.0])
-        >>> float(wasserstein(np.array([1.0, 0, 0]), np.array([0, 0.5, 0.5]), edges))
+        >>> positions = np.array([0.5, 1.5, 2.5])
+        >>> float(wasserstein(np.array([1.0, 0, 0]), np.array([0, 0.5, 0.5]), positions))
         1.5
 
     Source:
         Vallender 1974: W1 is the area between the distribution functions.
     """
     cumulative = np.cumsum(np.asarray(share_a) - share_b, axis=-1)[..., :-1]
-    return np.asarray((np.abs(cumulative) * _gaps(edges)).sum(axis=-1))
+    return np.asarray((np.abs(cumulative) * np.diff(positions)).sum(axis=-1))
 
 
 def total_variation(share_a: np.ndarray, share_b: np.ndarray) -> np.ndarray:
@@ -241,7 +247,7 @@ def total_variation(share_a: np.ndarray, share_b: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * np.abs(np.asarray(share_a) - share_b).sum(axis=-1))
 
 
-def wasserstein_null(share: np.ndarray, edges: np.ndarray) -> Null:
+def wasserstein_null(share: np.ndarray, positions: np.ndarray) -> Null:
     """Return what W1 is between two samples of one law, per sqrt(1/n_a + 1/n_b).
 
     The difference of two empirical distribution functions tends to a Brownian bridge B(F(x)), so
@@ -254,14 +260,14 @@ def wasserstein_null(share: np.ndarray, edges: np.ndarray) -> Null:
 
     Args:
         share: the law, ``[..., bins]``, rows sum to 1.
-        edges: ``[bins + 1]``.
+        positions: where its masses lie, increasing, ``[bins]``.
 
     Returns:
-        The null, ``[...]``, in the unit of the edges.
+        The null, ``[...]``, in the unit of the positions.
 
     Example:
         >>> edges = np.linspace(-6, 6, 1201)
-        >>> null = wasserstein_null(np.diff(stats.norm.cdf(edges)), edges)
+        >>> null = wasserstein_null(np.diff(special.ndtr(edges)), centres(edges))
         >>> round(float(null.mean), 4), round(float(null.quantile(0.99)), 3)
         (1.2884, 2.737)
 
@@ -269,7 +275,7 @@ def wasserstein_null(share: np.ndarray, edges: np.ndarray) -> Null:
         del Barrio, Gine and Matran 1999, theorem 1.1(a) (the limit of W1).
     """
     below = np.clip(np.cumsum(share, axis=-1)[..., :-1], 0.0, 1.0)
-    spread = _gaps(edges) * np.sqrt(below * (1.0 - below))
+    spread = np.diff(positions) * np.sqrt(below * (1.0 - below))
     # corr(B(s), B(t)) of a bridge is the root of odds(s) / odds(t) for s <= t. The odds are
     # bounded so that their powers stay finite; what is cut off has no spread.
     odds = np.clip(below, 1e-12, 1.0) / np.clip(1.0 - below, 1e-12, 1.0)
@@ -278,8 +284,7 @@ def wasserstein_null(share: np.ndarray, edges: np.ndarray) -> Null:
         earlier = np.cumsum(spread * odds**power, axis=-1) - spread * odds**power
         square = square + 2.0 * coefficient * (spread * odds**-power * earlier).sum(axis=-1)
     square = 2 / np.pi * square
-    centres = 0.5 * (edges[1:] + edges[:-1])
-    centred = centres - (share * centres).sum(axis=-1, keepdims=True)
+    centred = positions - (share * positions).sum(axis=-1, keepdims=True)
     shift = (share * centred**2).sum(axis=-1)
     floor = np.maximum(square - shift, 0.0)
     return Null(np.sqrt(2 / np.pi) * spread.sum(axis=-1), floor, shift, np.ones(np.shape(shift)))
@@ -318,33 +323,35 @@ def total_variation_null(share: np.ndarray) -> Null:
     return Null(mean, np.zeros(np.shape(square)), square, modes)
 
 
-def sample_wasserstein(a: Any, b: Any) -> float:
-    """Return the Wasserstein-1 distance of two samples without any bins.
+def sample_shares(a: Any, b: Any, width: float = 0.0) -> tuple[np.ndarray, ...]:
+    """Return two samples as shares of the values, or of the bins, that occur in either.
 
     Args:
         a: values, any shape.
         b: values, any shape.
+        width: width of bins on a grid through 0; 0 takes the values as they are.
 
     Returns:
-        Distance in the unit of the values.
+        ``(share_a, share_b, positions)``, each ``[values]``, positions increasing.
 
     Raises:
         ValueError: an empty sample, or a value that is not finite.
 
     Example:
-        >>> sample_wasserstein([0.0, 1.0], [1.0, 2.0])
-        1.0
+        >>> [part.tolist() for part in sample_shares([0.1, 0.7], [0.7, 1.3], width=0.5)]
+        [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.25, 0.75, 1.25]]
     """
-    flat = [np.asarray(values, dtype=float).ravel() for values in (a, b)]
-    for values in flat:
+    samples = [np.asarray(values, dtype=float).ravel() for values in (a, b)]
+    for values in samples:
         if values.size == 0 or not np.isfinite(values).all():
             raise ValueError(
                 f"a sample of {values.size} values, {int((~np.isfinite(values)).sum())} not finite,"
                 " has no distance: at least one value, all finite, is needed"
             )
-    return float(stats.wasserstein_distance(*flat))
-
-
-def _gaps(edges: np.ndarray) -> np.ndarray:
-    centres = 0.5 * (edges[1:] + edges[:-1])
-    return np.diff(centres)
+    both = np.concatenate(samples)
+    if width > 0:
+        both = (np.floor(both / width) + 0.5) * width
+    positions, index = np.unique(both, return_inverse=True)
+    parts = np.split(index.ravel(), [samples[0].size])
+    shares = [np.bincount(part, minlength=positions.size) / part.size for part in parts]
+    return shares[0], shares[1], positions

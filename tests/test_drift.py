@@ -1,35 +1,15 @@
-"""Distances against scipy, null bands against simulation, and the false-alarm rate of verdicts."""
-
-import doctest
-import importlib
+"""Verdicts on drift: measured false-alarm rates, planted drifts, and what is refused."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from clustered import clustered, sizes_of
 from scipy import signal, stats
 
 from spikescope.analysis import drift
-from spikescope.analysis.distance import (
-    common_bins,
-    law_on_bins,
-    probabilities,
-    rebin,
-    sample_wasserstein,
-    total_variation,
-    total_variation_null,
-    wasserstein,
-    wasserstein_null,
-)
-from spikescope.analysis.effective import (
-    autocorrelation_time,
-    effective_size,
-    frozen_share,
-    recorded_effective_size,
-)
+from spikescope.analysis.distance import law_on_bins, rebin
+from spikescope.analysis.effective import recorded_effective_size
 
 EDGES = np.linspace(-2.0, 2.0, 129)
-CENTRES = 0.5 * (EDGES[1:] + EDGES[:-1])
 
 
 def histogram(values):
@@ -45,40 +25,6 @@ def binomial_bound(rate, trials, errors=3.0):
     return rate + errors * np.sqrt(rate * (1 - rate) / trials)
 
 
-def bridges(share, edges, draws, rng):
-    """Simulated limits of sqrt(n) times (W1, TV) between a law and a sample of it."""
-    z = rng.standard_normal((draws, len(share))) * np.sqrt(share)
-    z -= share * z.sum(axis=1, keepdims=True)
-    gaps = np.diff(0.5 * (edges[1:] + edges[:-1]))
-    return np.abs(z.cumsum(axis=1)[:, :-1]) @ gaps, 0.5 * np.abs(z).sum(axis=1)
-
-
-@pytest.mark.parametrize("module", ["distance", "effective", "drift"])
-def test_the_printed_examples_are_true(module):
-    result = doctest.testmod(importlib.import_module(f"spikescope.analysis.{module}"))
-    assert result.attempted > 3
-    assert result.failed == 0
-
-
-# ---------------------------------------------------------------------------- distances
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.integers(0, 50), min_size=4, max_size=4).filter(any),
-    st.lists(st.integers(0, 50), min_size=4, max_size=4).filter(any),
-    st.lists(st.floats(0.05, 3.0), min_size=4, max_size=4),
-)
-def test_wasserstein_of_histograms_is_scipys(a, b, widths):
-    edges = np.concatenate([[0.0], np.cumsum(widths)])
-    share_a, share_b = probabilities([a, b], edges)[0]
-    centres = 0.5 * (edges[1:] + edges[:-1])
-    expected = stats.wasserstein_distance(centres, centres, share_a, share_b)
-    got = wasserstein(share_a, share_b, edges)
-    assert got == pytest.approx(expected, abs=1e-12)
-    assert wasserstein(share_b, share_a, edges) == pytest.approx(expected, abs=1e-12)
-
-
 def test_many_histograms_at_once_are_each_one_alone():
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 9, (2, 3, 5, 16)) + 1.0
@@ -89,23 +35,6 @@ def test_many_histograms_at_once_are_each_one_alone():
         for name in ("w1", "tv", "w1_null", "w1_band", "tv_null", "tv_band", "p_value"):
             assert getattr(together, name)[index] == pytest.approx(getattr(alone, name), rel=1e-12)
         assert together.verdict[index] == alone.verdict
-
-
-def test_total_variation_is_the_largest_difference_of_an_event():
-    rng = np.random.default_rng(1)
-    a, b = probabilities(rng.random((2, 8)), np.arange(9.0))[0]
-    events = np.array(list(np.ndindex(*(2,) * 8)))
-    assert total_variation(a, b) == pytest.approx(np.abs(events @ (a - b)).max(), abs=1e-15)
-
-
-def test_binned_distance_is_the_samples_distance_within_a_bin():
-    rng = np.random.default_rng(2)
-    a, b = rng.normal(0.0, 0.4, 4000), rng.normal(0.3, 0.5, 4000)
-    shares, edges = probabilities(histogram(np.stack([a, b])), EDGES)
-    exact = sample_wasserstein(a, b)
-    # Each mass moves by half a bin at most, in both histograms.
-    assert wasserstein(*shares, edges) == pytest.approx(exact, abs=EDGES[1] - EDGES[0])
-    assert wasserstein(*shares, edges) != pytest.approx(exact + 2 * (EDGES[1] - EDGES[0]), abs=1e-3)
 
 
 def test_one_sample_on_two_ranges_of_the_doubling_family_is_one_law():
@@ -123,85 +52,6 @@ def test_one_sample_on_two_ranges_of_the_doubling_family_is_one_law():
     assert moved.verdict == drift.DRIFTING
 
 
-def test_edges_of_two_families_are_refused():
-    with pytest.raises(ValueError, match="does not lie inside one wanted bin"):
-        common_bins([1, 1], [0.0, 1.0, 2.0], [1, 1], [0.0, 1.5, 3.0])
-
-
-def test_law_on_bins_keeps_what_lies_outside():
-    share = law_on_bins(stats.norm.cdf(EDGES), EDGES)
-    assert share.sum() == pytest.approx(1.0, abs=1e-15)
-    assert share[0] == pytest.approx(stats.norm.cdf(EDGES[1]), abs=1e-15)
-    with pytest.raises(ValueError, match="must rise"):
-        law_on_bins(1.0 - stats.norm.cdf(EDGES), EDGES)
-
-
-# ---------------------------------------------------------------------------- null bands
-
-
-LAWS = {
-    "normal": np.diff(stats.norm.cdf(EDGES, 0.0, 0.4)),
-    "exponential": np.diff(stats.expon.cdf(EDGES, -1.0, 0.4)),
-    "two peaks": np.diff(stats.norm.cdf(EDGES, -1, 0.1) + stats.norm.cdf(EDGES, 1, 0.1)),
-    "atom and normal": np.eye(128)[40] * 0.8 + 0.2 * np.diff(stats.norm.cdf(EDGES, 0.0, 0.3)),
-    "two values": np.eye(128)[40] * 0.3 + np.eye(128)[80] * 0.7,
-    "heavy tail": np.diff(stats.t.cdf(EDGES / 0.2, 2)),
-}
-
-
-@pytest.mark.parametrize("name", LAWS)
-def test_null_moments_and_quantiles_against_simulated_bridges(name):
-    draws = 8000
-    share = LAWS[name] / LAWS[name].sum()
-    simulated = bridges(share, EDGES, draws, np.random.default_rng(4))
-    nulls = wasserstein_null(share, EDGES), total_variation_null(share)
-    for values, null in zip(simulated, nulls, strict=True):
-        error = values.std() / np.sqrt(draws)
-        assert null.mean == pytest.approx(values.mean(), abs=4 * error)
-        assert null.mean * 1.1 != pytest.approx(values.mean(), abs=4 * error)
-        square = values**2
-        assert null.floor + null.scale == pytest.approx(
-            square.mean(), abs=4 * square.std() / np.sqrt(draws) + 6e-4 * square.mean()
-        )
-    # The false-alarm rate of the W1 band: at most the stated one, and no more than halved.
-    for alpha in (0.05, 0.01):
-        rate = (simulated[0] > nulls[0].quantile(1 - alpha)).mean()
-        assert rate <= binomial_bound(1.05 * alpha, draws)
-        assert rate >= alpha / 2 - 3 * np.sqrt(alpha / draws)
-
-
-def test_null_of_two_values_is_half_normal():
-    share, edges = np.array([0.3, 0.7]), np.array([0.0, 1.0, 2.0])
-    sd = np.sqrt(0.3 * 0.7)
-    for null in (wasserstein_null(share, edges), total_variation_null(share)):
-        for alpha in (0.1, 0.01, 1e-4):
-            expected = sd * stats.norm.isf(alpha / 2)
-            assert null.quantile(1 - alpha) == pytest.approx(expected, rel=1e-3)
-        # A size estimated with few degrees of freedom turns the normal into Student's t.
-        expected = sd * stats.t.isf(0.005, 7)
-        assert null.quantile(0.99, 7) == pytest.approx(expected, rel=1e-3)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.floats(0.0, 1.0), min_size=3, max_size=40).filter(lambda p: sum(p) > 0.1),
-    st.floats(1e-4, 0.5),
-    st.floats(4.0, 1e6),
-)
-def test_p_value_and_band_are_one_statement(weights, alpha, freedom):
-    share = np.array(weights) / sum(weights)
-    for null in (wasserstein_null(share, np.arange(len(share) + 1.0)), total_variation_null(share)):
-        band = null.quantile(1 - alpha, freedom)
-        assert np.isfinite(band)
-        if null.scale > 1e-12:
-            assert null.exceedance(band, freedom) == pytest.approx(alpha, rel=1e-6)
-            assert (
-                null.exceedance(band * 1.01, freedom)
-                < alpha
-                < null.exceedance(band * 0.99, freedom)
-            )
-
-
 def test_a_law_without_spread_moves_only_truly():
     atom = np.eye(128)[40]
     same = drift.compare_laws(atom, atom, EDGES, 100, 100)
@@ -210,95 +60,22 @@ def test_a_law_without_spread_moves_only_truly():
     assert moved.verdict == drift.DRIFTING
 
 
-# ---------------------------------------------------------------------------- effective size
-
-
-def clustered(rng, shared, runs=400, samples=48, units=60, scale=0.0):
-    """Values [runs, samples, units]: own offsets of units, and a part that a sample shares."""
-    offsets = 0.3 * rng.standard_normal(units)
-    image = rng.standard_normal((runs, samples, 1))
-    spread = np.exp(scale * rng.standard_normal((runs, samples, 1)))
-    own = rng.standard_normal((runs, samples, units))
-    return 0.4 * (offsets + spread * (np.sqrt(shared) * image + np.sqrt(1 - shared) * own))
-
-
-def sizes_of(values):
-    means = values.mean(axis=-1)
-    count = values.shape[-1] * values.shape[-2]
-    return effective_size(values.var(axis=(-1, -2)), means.var(axis=-1), values.shape[-2], count)
-
-
-def test_effective_size_gives_the_true_error_of_the_mean():
-    values = clustered(np.random.default_rng(5), shared=0.2)
-    error = values.mean(axis=(-1, -2)).std()
-    claimed = np.sqrt((values.var(axis=(-1, -2)) / sizes_of(values)).mean())
-    # Relative standard error of a standard deviation from 400 runs.
-    assert claimed == pytest.approx(error, rel=3 / np.sqrt(2 * 400))
-    naive = np.sqrt(values.var(axis=(-1, -2)) / (48 * 60)).mean()
-    assert naive < 0.5 * error  # counting each element would claim far too much
-
-
-def test_effective_size_at_its_edges():
-    assert effective_size(1.0, 0.0, 10, 500) == 500
-    assert effective_size(1.0, 1e-9, 10, 500) == 500
-    assert effective_size(1.0, 0.5, 1, 500) == 0
-    assert effective_size([1.0, 2.0], [0.5, 0.5], [11, 11], [99, 99]).tolist() == [20.0, 40.0]
-    with pytest.raises(ValueError, match=r"sample_variance=-0\.5"):
-        effective_size(1.0, -0.5, 10, 500)
-    with pytest.raises(ValueError, match="variance=nan"):
-        effective_size(np.nan, 0.5, 10, 500)
-    with pytest.raises(ValueError, match="is below samples"):
-        effective_size(1.0, 0.5, 10, 5)
-
-
-@pytest.mark.parametrize("phi", [-0.5, 0.0, 0.5, 0.9])
-def test_autocorrelation_time_of_ar1(phi):
-    expected = max((1 + phi) / (1 - phi), 1.0)
-    length, runs = int(2000 * expected), 60
-    noise = np.random.default_rng(6).standard_normal((runs, length + 200))
-    series = signal.lfilter([1.0], [1.0, -phi], noise)[:, 200:]
-    times = autocorrelation_time(series)
-    # Relative variance of one estimate: about 4 times the window (5 times) over the length
-    # (Sokal 1997, eq. 3.19); the window itself varies, hence the last percent.
-    error = np.sqrt(4 * 5 * expected / length / runs) * expected
-    if phi > 0:
-        assert times.mean() == pytest.approx(expected, abs=3 * error + 0.01 * expected)
-        assert times.mean() != pytest.approx(1.1 * expected, abs=3 * error + 0.01 * expected)
-    else:
-        # Never below 1, so independent values come out slightly above.
-        assert 1.0 <= times.mean() < 1.0 + 2 * np.sqrt(4 * 5 / length)
-
-
-def test_autocorrelation_time_of_rows_and_of_constants():
-    series = np.random.default_rng(17).standard_normal((3, 40)).cumsum(axis=1)
-    series[1] = 0.1
-    times = autocorrelation_time(series)
-    assert times[1] == 1.0
-    assert times[0] > 3
-    assert times.tolist() == [float(autocorrelation_time(row)) for row in series]
-
-
-def test_frozen_share_finds_what_was_planted():
-    rng = np.random.default_rng(7)
-    for planted, steps in ((0.0, 4), (0.5, 4), (0.5, 10), (0.9, 3)):
-        frozen = np.sqrt(planted) * rng.standard_normal(20_000)
-        inputs = frozen + np.sqrt(1 - planted) * rng.standard_normal((steps, 20_000))
-        share = frozen_share(inputs)
-        assert share.value == pytest.approx(planted, abs=4 * share.error)
-        assert 0 < share.error < 0.01
-        assert abs(share.value - planted - 0.05) > 4 * share.error
-
-
-def test_error_of_the_frozen_share_is_its_spread():
-    rng = np.random.default_rng(8)
-    frozen = np.sqrt(0.4) * rng.standard_normal((400, 1, 100))
-    inputs = frozen + np.sqrt(0.6) * rng.standard_normal((400, 5, 100))
-    shares = [frozen_share(values) for values in inputs]
-    spread = np.std([share.value for share in shares])
-    assert np.mean([share.error for share in shares]) == pytest.approx(spread, rel=3 / np.sqrt(800))
-
-
-# ---------------------------------------------------------------------------- verdicts
+def test_samples_are_compared_without_bins():
+    rng = np.random.default_rng(18)
+    a, b = rng.normal(0.0, 0.4, 3000), rng.normal(0.1, 0.4, 3000)
+    found = drift.compare_samples(a, b, 3000, 3000)
+    assert found.w1 == pytest.approx(stats.wasserstein_distance(a, b), rel=1e-12)
+    assert found.verdict == drift.DRIFTING
+    edges = np.arange(-60, 61) * 0.05
+    binned = drift.compare_laws(
+        np.histogram(a, edges)[0], np.histogram(b, edges)[0], edges, 3000, 3000
+    )
+    assert found.tv == pytest.approx(float(binned.tv), abs=1e-12)
+    assert found.tv_band == pytest.approx(float(binned.tv_band), rel=1e-9)
+    assert found.w1_band == pytest.approx(float(binned.w1_band), rel=0.01)
+    # One wild value does not blur the rest.
+    wild = drift.compare_samples(np.append(a, 40.0), b, 3000, 3000)
+    assert wild.w1 == pytest.approx(float(found.w1) + 40.0 / 3001, abs=0.002)
 
 
 REPETITIONS = 400
@@ -452,6 +229,16 @@ def test_bad_input_is_named(change, message):
         drift.compare_laws(**(good | change))
 
 
+def test_the_same_samples_at_each_timestep_alarm_less():
+    """Two timesteps of one batch share their images: the band for independent ones holds too."""
+    rng = np.random.default_rng(19)
+    image = rng.standard_normal((REPETITIONS, 1, 32, 1))
+    own = rng.standard_normal((REPETITIONS, 3, 32, 30))
+    values = 0.4 * (np.sqrt(0.3) * image + np.sqrt(0.7) * own)
+    found = verdicts(values, sizes_of(values), 31).overall
+    assert (found == drift.DRIFTING).mean() <= binomial_bound(ALPHA, REPETITIONS)
+
+
 def test_other_bad_input_is_named():
     with pytest.raises(ValueError, match="T >= 2"):
         drift.drift_over_time([[1, 2]], [0.0, 1.0, 2.0], [50.0])
@@ -459,13 +246,7 @@ def test_other_bad_input_is_named():
         drift.drift_over_training(np.ones((12, 2)), [0.0, 1.0, 2.0])
     with pytest.raises(ValueError, match=r"index \[1\] is empty"):
         drift.drift_over_time([[1, 2], [0, 0]], [0.0, 1.0, 2.0], 50.0)
-    with pytest.raises(ValueError, match="8 values are needed"):
-        autocorrelation_time([1.0, 2.0])
-    with pytest.raises(ValueError, match="holds nan"):
-        autocorrelation_time([np.nan] * 9)
-    with pytest.raises(ValueError, match=r"inputs are all 2"):
-        frozen_share(np.full((3, 4), 2.0))
-    with pytest.raises(ValueError, match="at least 2 of each"):
-        frozen_share([[1.0, 2.0]])
     with pytest.raises(ValueError, match="a sample of 0 values"):
-        sample_wasserstein([], [1.0])
+        drift.compare_samples([], [1.0], 50, 50)
+    with pytest.raises(ValueError, match="1 not finite"):
+        drift.compare_samples([np.nan], [1.0], 50, 50)
