@@ -264,10 +264,18 @@ def _peak(
 
         found = scan_roots(excess, np.geomspace(1e-5, 1e5, 61))
         return Roots("peak", found, "R_t + R_d at peak 0 is the leak's own growth"), JOINT
-    ratio = stacked_layer_ratio(stats, power_depth, max(layers, 2), timesteps=timesteps)
-    return Roots(
-        "peak", (float(ratio**-0.5),), "the layer ratio rises with the peak squared"
-    ), DEPTH
+
+    def log_ratio(ratio: float) -> float:
+        now = stats.with_peak(ratio)
+        gain = stacked_layer_ratio(now, power_depth, max(layers, 2), timesteps=timesteps)
+        return float(np.log(gain))
+
+    # Exact if the reset carries no gradient: the ratio then goes with the peak squared.
+    guess = 1e-3 * float(np.exp(-0.5 * log_ratio(1e-3)))
+    if stats.factor_second[1:] == (0.0, 0.0):
+        return Roots("peak", (guess,), "the layer ratio rises with the peak squared"), DEPTH
+    found = scan_roots(log_ratio, guess * np.geomspace(0.03, 30.0, 25))
+    return Roots("peak", found, "the gradient through the reset works against the leak's"), DEPTH
 
 
 def _gains(

@@ -20,6 +20,7 @@ Ratio = Callable[[Surrogate], float]
 Form = Literal["corrected", "published"]
 WIDTH_GRID = np.geomspace(1e-4, 1e4, 65)  # in units of the start width: four decades each way
 FAR = 1e15  # beyond every potential
+LARGEST_PEAK = 1e12
 TAIL_GRID = np.geomspace(1e-2, 1e2, 65)  # of q - 1
 
 
@@ -270,22 +271,27 @@ def peak_for(ratio: Ratio, surrogate: Surrogate, *, target: float = 1.0) -> Root
     Source:
         Condition IV of Herranz-Celotti and Rouat, arXiv 2202.00282.
     """
-    points = np.array([0.5, 1.0, 2.0])
-    values = np.array([ratio(replace(surrogate, peak=float(p))) for p in points])
-    # Exact for a quadratic through three points.
-    c2, c1, c0 = np.polyfit(points, values, 2)
-    scale = max(abs(c2), abs(c1), abs(c0), target)
-    if abs(c2) < 1e-12 * scale:
-        return Roots("peak", (), f"the ratio is {c0:.4g} whatever the peak: no weights reuse s")
+
+    def at(peak: float) -> float:
+        return ratio(replace(surrogate, peak=peak))
+
+    # The ratio is c0 + c1 peak + c2 peak^2; peaks large enough to show c1 and c2 against c0.
+    c0, scale = at(1e-150), 1.0
+    while abs(at(scale) - c0) < 0.1 * target and scale < LARGEST_PEAK:
+        scale *= 10.0
+    if scale >= LARGEST_PEAK:
+        return Roots("peak", (), f"the ratio stays at {c0:.4g} for every peak: no gradient passes")
+    one, two = at(scale) - c0, at(2.0 * scale) - c0
+    c1, c2 = (4.0 * one - two) / 2.0, (two - 2.0 * one) / 2.0
+    if not c2 > 0.0:
+        return Roots("peak", (), f"the ratio is {c0:.4g} at peak 0 and has no square term")
     below = target - c0
-    if abs(below) < 1e-12 * scale:
-        below = 0.0
     inner = c1**2 + 4.0 * c2 * below
     if inner < 0.0:
         least = c0 - c1**2 / (4.0 * c2)
         return Roots("peak", (), f"the ratio is at least {least:.4g}, above {target:g}")
-    both = (-c1 + np.array([-1.0, 1.0]) * np.sqrt(inner)) / (2.0 * c2)
-    values = tuple(float(v) for v in sorted(set(both)) if v > 1e-12)
+    both = scale * (-c1 + np.array([-1.0, 1.0]) * np.sqrt(inner)) / (2.0 * c2)
+    values = tuple(float(v) for v in sorted(set(both)) if v > 1e-9 * scale)
     if values:
         return Roots("peak", values, f"leak and reset alone give {c0:.4g} against {target:g}")
     return Roots("peak", (), f"leak and reset alone give {c0:.4g}, not below {target:g}")
