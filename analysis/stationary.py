@@ -90,7 +90,9 @@ def stationary_law(
         fields["std"] = numbers("input_std", input_std)
     fields["frozen"] = numbers("frozen", frozen)
     # A layer that never fires is fine as long as it leaks; the rest has one judge.
-    checked = {name: fields[name] for name in ("decay", "gain", "threshold", "rest")}
+    checked: dict[str, Any] = {
+        name: fields[name] for name in ("decay", "gain", "threshold", "rest")
+    }
     checked["threshold"] = np.where(np.isinf(fields["threshold"]), 1e30, fields["threshold"])
     check_stationary(replace(spec, **checked), fields["mean"])
     try:

@@ -15,7 +15,7 @@ from .potential_range import Dynamics, support
 from .transfer import COARSE, FINE, Chain, Resolution
 
 # Longest way to the stationary law that is followed step by step.
-MAX_STEPS = 20_000
+MAX_STEPS = 10_000
 # Frozen inputs are laid out over this many standard deviations; beyond lie less than 1e-14.
 FROZEN_REACH = 8.0
 # Numbers of classes tried until rate and standard deviation no longer change.
@@ -157,9 +157,14 @@ class UnitLaw:
             rough = law.grid_distance(end)
             if not (single and rough > 1.1 * distance) and law.total_variation(end) < distance:
                 return float(t)
-            if t == MAX_STEPS:
+            if t == MAX_STEPS or (single and t == 64 and self._too_slow(rough / distance)):
                 break
         return float("inf")
+
+    def _too_slow(self, excess: float) -> bool:
+        """Whether the second eigenvalue alone needs far too many steps to divide by excess."""
+        modulus = min(abs(self.typical.spectrum.values[0]), 1.0)
+        return modulus > 1e-3 and np.log(excess) > -2.0 * MAX_STEPS * np.log(modulus)
 
     def removable(self, start: float | None = None, candidate: float | None = None) -> Removable:
         """Return what a constant start potential removes of the shift at t = 1.
