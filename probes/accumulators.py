@@ -47,11 +47,31 @@ def forward_block(
     Returns:
         The forward columns, ``[T]`` each (``density`` is ``[T, bin]``).
     """
+    blocks = []
+    for rows in _slices(u):
+        now = (tensor[rows] for tensor in (u, implied, spikes, current))
+        first = t + rows.start
+        blocks.append(_forward(*now, fired_before, threshold, scale, surrogate, first))
+        fired_before = fired_before + spikes[rows].sum(0)
+    return _joined(blocks)
+
+
+def _forward(
+    u: Tensor,
+    implied: Tensor,
+    spikes: Tensor,
+    current: Tensor,
+    fired_before: Tensor,
+    threshold: float,
+    scale: float,
+    surrogate: Surrogate | None,
+    t: int,
+) -> Block:
     timesteps = len(u)
     z = _flat(u) - threshold
     finite = torch.isfinite(z)
     z = torch.where(finite, z, 0.0)
-    per_sample = finite.sum(-1)
+    per_sample = _count(finite)
     count = per_sample.sum(-1)
     block = {
         "samples": (per_sample > 0).sum(-1),
@@ -84,19 +104,28 @@ def backward_block(gradients: Gradients) -> Block:
     Returns:
         The gradient columns, ``[T]`` each.
     """
+    return _joined(
+        [
+            _backward(*(None if values is None else values[rows] for values in gradients))
+            for rows in _slices(gradients.u)
+        ]
+    )
+
+
+def _backward(s: Tensor, s_total: Tensor, u: Tensor, residual: Tensor | None) -> Block:
     block: Block = {}
     for name, values in (
-        ("grad_s", gradients.s),
-        ("grad_s_total", gradients.s_total),
-        ("grad_u", gradients.u),
+        ("grad_s", s),
+        ("grad_s_total", s_total),
+        ("grad_u", u),
     ):
         block |= gradient_block(name, values)
-    flat, _, seen = _finite(_flat(gradients.u))
+    flat, _, seen = _finite(_flat(u))
     square, _ = _mean_square(flat, seen)
     block["grad_samples"] = (seen > 0).sum(-1)
     block |= _sample_moments("grad_u", square, 0.0)
-    if gradients.residual is not None:
-        flat, _, seen = _finite(_flat(gradients.residual))
+    if residual is not None:
+        flat, _, seen = _finite(_flat(residual))
         block["residual_count"] = seen.sum(-1)
         block["residual_square"] = _mean_square(flat, seen)[1]
     return block
@@ -109,7 +138,7 @@ def gradient_block(name: str, values: Tensor) -> Block:
     return {
         f"{name}_count": count,
         f"{name}_nonfinite": flat[0].numel() - count,
-        f"{name}_zero": ((flat == 0) & finite).sum((1, 2)),
+        f"{name}_zero": _count((flat == 0) & finite).sum(-1),
         f"{name}_square": _mean_square(flat, seen)[1],
     }
 
@@ -118,7 +147,7 @@ def density(z: Tensor, finite: Tensor) -> Block:
     """Count u into bins whose range doubles until every finite value lies inside.
 
     Args:
-        z: (u - threshold) in thresholds, ``[T, N, M]``.
+        z: (u - threshold) in thresholds, 0 where it is not finite, ``[T, N, M]``.
         finite: which of them count, ``[T, N, M]``.
 
     Returns:
@@ -131,30 +160,40 @@ def density(z: Tensor, finite: Tensor) -> Block:
     """
     half = DENSITY_BINS // 2
     # A finite u in units of a small threshold may be infinite: it belongs into the last bin.
-    largest = torch.finfo(z.dtype).max
-    z = z.clamp(-largest, largest)
-    reach = z.abs().amax((1, 2)) / (half * DENSITY_WIDTH)
+    reach = _largest(z).clamp(max=torch.finfo(z.dtype).max) / (half * DENSITY_WIDTH)
     # frexp: reach = mantissa * 2^exponent with mantissa < 1, so 2^exponent is a bound.
     exponent = torch.frexp(reach).exponent.clamp(min=0)
     # Dividing by a power of two is exact, so a coarser count is a merge of a finer one. The range
     # comes first: dividing by the width first would overflow.
-    bins = torch.floor(torch.ldexp(z, -exponent[:, None, None]) / DENSITY_WIDTH).long()
+    bins = torch.ldexp(z, -exponent[:, None, None]).div_(DENSITY_WIDTH).floor_()
     # What the division took below the smallest number stays on its side of the threshold.
-    bins = torch.where(z < 0, bins.clamp(max=-1), bins) + half
+    bins = torch.where(z < 0, bins.clamp(max=-1), bins).clamp_(-half, half - 1)
     rows = torch.arange(len(z), device=z.device)[:, None, None]
-    # One bin more, at the end, takes what is not finite.
-    places = torch.where(finite, bins.clamp(0, DENSITY_BINS - 1) + rows * DENSITY_BINS, -1)
-    places = torch.where(places < 0, len(z) * DENSITY_BINS, places).flatten()
-    size = len(z) * DENSITY_BINS + 1
+    places = (bins.int() + (half + DENSITY_BINS * rows)).flatten()
+    size = len(z) * DENSITY_BINS
     if places.device.type == "cpu":
         counts = torch.bincount(places, minlength=size)
     else:  # bincount would wait for the device
         counts = torch.zeros(size, dtype=torch.int64, device=z.device)
         counts.scatter_add_(0, places, torch.ones_like(places))
+    counts = counts.view(len(z), DENSITY_BINS)
+    # What is not finite came in as 0, and is taken out of the bin above the threshold.
+    counts[:, half] -= _count(~finite).sum(-1)
     return {
-        "density": counts[:-1].view(len(z), DENSITY_BINS),
+        "density": counts,
         "density_exponent": exponent.long(),
     }
+
+
+def _slices(values: Tensor) -> list[slice]:
+    """Return which timesteps to look at together: on a CPU each alone, since one fits its cache."""
+    if values.device.type == "cpu":
+        return [slice(place, place + 1) for place in range(len(values))]
+    return [slice(0, len(values))]
+
+
+def _joined(blocks: list[Block]) -> Block:
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def merge(one: Block, other: Block) -> Block:
@@ -229,7 +268,19 @@ def _flat(values: Tensor) -> Tensor:
 def _finite(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return values with 0 for what is not finite, the mask, and how many count per sample."""
     finite = torch.isfinite(values)
-    return torch.where(finite, values, 0.0), finite, finite.sum(-1)
+    return torch.where(finite, values, 0.0), finite, _count(finite)
+
+
+def _count(mask: Tensor) -> Tensor:
+    """Return how many elements of each sample are true, ``[T, N]``."""
+    if mask.shape[-1] < 2**24:  # float32 counts exactly up to here, and several times faster
+        return mask.float().sum(-1).long()
+    return mask.sum(-1)
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Return the largest magnitude of each timestep, ``[T]``; two reductions beat one abs."""
+    return torch.maximum(values.amax((1, 2)), -values.amin((1, 2)))
 
 
 def _constant(value: float, timesteps: int, like: Tensor) -> Tensor:
@@ -246,7 +297,7 @@ def _moments(
     near the largest, so that no sum or square leaves float32 when the potential diverges.
     """
     count = per_sample.sum(-1)
-    exponent = torch.frexp(values.abs().amax((1, 2))).exponent.clamp(-120, 120)
+    exponent = torch.frexp(_largest(values)).exponent.clamp(-120, 120)
     unit = torch.ldexp(torch.ones_like(values[:, 0, 0]), exponent)
     relative = values / unit[:, None, None]
     # Sums of one sample are float32 (torch adds them pairwise), sums over samples float64.
@@ -278,8 +329,8 @@ def _agreement(z: Tensor, finite: Tensor, implied: Tensor, spikes: Tensor, scale
     """Count the spikes that the replay does not explain, those within rounding apart."""
     wrong = (implied != spikes) & finite
     near = z.abs() <= ROUNDING_ULPS * torch.finfo(z.dtype).eps * scale
-    near_count = (wrong & near).sum((1, 2))
-    return {"mismatch": wrong.sum((1, 2)) - near_count, "near_mismatch": near_count}
+    near_count = _count(wrong & near).sum(-1)
+    return {"mismatch": _count(wrong).sum(-1) - near_count, "near_mismatch": near_count}
 
 
 def _spiking(spikes: Tensor, fired_before: Tensor, per_sample: Tensor, t: int) -> Block:
@@ -289,8 +340,8 @@ def _spiking(spikes: Tensor, fired_before: Tensor, per_sample: Tensor, t: int) -
     elapsed = torch.arange(t, t + len(spikes), device=spikes.device)[:, None, None]
     return {
         "spikes": emitted.double().sum(-1).round().long(),
-        "silent": (so_far == 0).sum((1, 2)),
-        "saturated": (so_far == elapsed).sum((1, 2)),
+        "silent": _count(so_far == 0).sum(-1),
+        "saturated": _count(so_far == elapsed).sum(-1),
         **_sample_moments("rate", rate, 0.0),
     }
 
@@ -308,13 +359,13 @@ def _surrogate(surrogate: Surrogate | None, z: Tensor, finite: Tensor, per_sampl
             "coverage_sample_var": unknown,
         }
     slope = torch.where(finite, surrogate.derivative(z, xp=torch), 0.0)
-    covered = (slope > COVERAGE_EPSILON * surrogate.peak).sum(-1)
+    covered = _count(slope > COVERAGE_EPSILON * surrogate.peak)
     count = per_sample.sum(-1)
     return {
         "surrogate_mean": slope.sum(-1).double().sum(-1) / count,
         "surrogate_square": (slope * slope).sum(-1).double().sum(-1) / count,
         "covered": covered.sum(-1),
-        "open": (slope != 0).sum((1, 2)),
+        "open": _count(slope != 0).sum(-1),
         **_sample_moments("coverage", covered.double() / per_sample, 0.0),
     }
 
@@ -325,7 +376,7 @@ def _mean_square(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     A vanishing gradient is the very thing to measure: its square leaves float32 long before the
     gradient does, so it is taken relative to the largest element.
     """
-    largest = values.abs().amax((1, 2))
+    largest = _largest(values)
     unit = torch.where(largest > 0, largest, 1.0)
     relative = values / unit[:, None, None]
     summed = (relative * relative).sum(-1).double()
