@@ -82,7 +82,6 @@ def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
     """
     schema = TABLES[path.name.rpartition("-")[0]]
     try:
-        # A ParquetFile: read_table would take "a=b" in a folder's name for a column.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read(columns)
             facts = file.metadata

@@ -263,13 +263,14 @@ class Run:
         long = self._read("scalars").to_pandas()
         # A NaN is a value like any other here: it is what a diverged loss looks like.
         last = long.drop_duplicates(["step", "name"], keep="last")
-        wide = last.pivot(index="step", columns="name", values="value")
+        wide: pd.DataFrame = last.pivot(index="step", columns="name", values="value")
         wide.columns.name = None
         return wide.sort_index()
 
     def events(self) -> pd.DataFrame:
         """Return what happened on the way: columns step, layer, kind, text."""
-        return self._read("events").to_pandas()
+        events: pd.DataFrame = self._read("events").to_pandas()
+        return events
 
     def _read(
         self,

@@ -424,6 +424,8 @@ def coarsen_density(counts: np.ndarray, doublings: int) -> np.ndarray:
     """
     half = DENSITY_BINS // 2
     target = half + ((np.arange(DENSITY_BINS) - half) >> min(doublings, 62))
+    # Neighbours share a target: the sums between the places where it changes.
     merged = np.zeros_like(counts)
-    np.add.at(merged, (..., target), counts)
+    starts = np.flatnonzero(np.diff(target, prepend=-1))
+    merged[..., target[starts]] = np.add.reduceat(counts, starts, axis=-1)
     return merged

@@ -68,7 +68,7 @@ class LogSpaced:
         return any(self._step(k) == step for k in (place - 1, place, place + 1, place + 2))
 
     def _step(self, k: int) -> int:
-        return math.floor(10.0 ** (k / self.per_decade) * (1.0 + 1e-12) + 0.5)
+        return math.floor(math.pow(10.0, k / self.per_decade) * (1.0 + 1e-12) + 0.5)
 
     def __str__(self) -> str:
         return f"{self.per_decade} steps per decade"

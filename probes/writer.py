@@ -74,8 +74,8 @@ class Writer:
         for index, (mode, layer, t, block) in enumerate(batch.blocks):
             batch.blocks[index] = (mode, layer, t, _to_host(block))
         batch.scalars = _scalars_to_host(batch.scalars)
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            event = torch.cuda.Event()
+        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
             batch.arrived.append(event)
         try:

@@ -583,6 +583,17 @@ def test_single_timesteps_say_what_the_whole_sequence_says() -> None:
     assert (whole["silent"].diff() <= 0).all()
 
 
+@given(data=datasets(), seed=st.integers(0, 999))
+@settings(max_examples=30, deadline=None)
+def test_all_timesteps_at_once_say_what_each_says_alone(data: dict[str, Any], seed: int) -> None:
+    # A CPU looks at one timestep at a time, an accelerator at all: the same numbers.
+    gradients = random_gradients(seed, 1e-3, data["u"].shape, 0.2, data["u"].dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accumulators, "_slices", lambda values: [slice(0, len(values))])
+        check(forward_of(data, slice(None)), forward_truth(data))
+        check(backward_of(gradients, slice(None)), backward_truth(gradients))
+
+
 # ---- density
 
 
