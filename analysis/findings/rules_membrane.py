@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from ...data.runs import Density, Layer
-from ..distance import wasserstein
+from ..distance import centres, wasserstein
 from ..drift import DRIFTING, LawDifference, drift_over_time
 from ..effective import recorded_effective_size
+from ..neuron_spec import NeuronSpec
+from ..whatif import removable_drift
 from .evidence import CONFIDENCE_Z, Evidence, stretch
 from .types import Finding, Severity
 
@@ -23,6 +24,9 @@ DRIFT_WARNING = 0.5
 
 REMOVABLE_WARNING = 0.1
 """Share of the shift at t = 1 below which moving the start potential is not worth the trouble."""
+
+HISTORY_RECORDS = 100
+"""Densities that are read to say since when: the cost stays bounded however long the training."""
 
 M1_SOURCE = (
     "Kook et al., arXiv 2511.08708: temporal covariate shift; null band of two samples of one law"
@@ -76,8 +80,9 @@ class _Drift:
 
 def _drift(evidence: Evidence, layer: Layer) -> _Drift | None:
     """Compare each timestep with the last, over the densities of the window together."""
-    density = evidence.run.density(layer.name, steps=evidence.window.tolist())
-    counts = density.counts.sum(axis=0)
+    density = evidence.run.density(layer.name, steps=_looked_at(evidence))
+    recent = density.steps >= evidence.window[0]
+    counts = density.counts[recent].sum(axis=0)
     if len(counts) < 2 or (counts.sum(axis=-1) == 0).any():
         return None
     rows = evidence.recent(layer.name)
@@ -87,6 +92,12 @@ def _drift(evidence: Evidence, layer: Layer) -> _Drift | None:
     freedom = np.maximum(by_t["samples"].to_numpy(dtype=float) - 1.0, 0.0)
     difference = drift_over_time(counts, density.edges, by_t["size"].to_numpy(), freedom=freedom)
     return _Drift(density, counts, difference)
+
+
+def _looked_at(evidence: Evidence) -> list[int]:
+    """Return the steps of the window, and enough of the earlier ones to say since when."""
+    places = np.linspace(0, len(evidence.steps) - 1, HISTORY_RECORDS).round().astype(int)
+    return np.union1d(evidence.steps[np.unique(places)], evidence.window).tolist()
 
 
 _SIZE_COLUMNS = (
@@ -102,62 +113,31 @@ _SIZE_COLUMNS = (
 
 
 def _since(drift: _Drift, place: int, bound: float) -> tuple[int, int]:
-    """Return the stretch of records, inside the window, in which the distance exceeds the bound."""
+    """Return the stretch of records up to now in which the distance exceeds the bound."""
     counts = drift.density.counts
     seen = (counts[:, place].sum(-1) > 0) & (counts[:, -1].sum(-1) > 0)
     laws = counts[seen] / counts[seen].sum(axis=-1, keepdims=True)
-    distance = wasserstein(laws[:, place], laws[:, -1], drift.density.edges)
+    distance = wasserstein(laws[:, place], laws[:, -1], centres(drift.density.edges))
     return stretch(drift.density.steps[seen], distance > bound)
 
 
 def _moments(drift: _Drift, layer: Layer, place: int) -> str:
-    """Say mean and standard deviation of u in thresholds, where the threshold is at 1."""
+    """Say mean and standard deviation of u in thresholds."""
     law = drift.counts[place] / drift.counts[place].sum()
-    z = 0.5 * (drift.density.edges[1:] + drift.density.edges[:-1])
-    mean = float((law * z).sum())
-    spread = float(np.sqrt((law * (z - mean) ** 2).sum()))
-    return f"{layer.spec['threshold'] / layer.scale + mean:.2f} ± {spread:.2f}"
+    u = layer.spec["threshold"] / layer.scale + centres(drift.density.edges)
+    mean = float((law * u).sum())
+    return f"{mean:.2f} ± {float(np.sqrt((law * (u - mean) ** 2).sum())):.2f}"
 
 
 def _removable(layer: Layer, drift: _Drift) -> tuple[float, str]:
-    """Return the share of the shift at t = 1 that a constant start potential removes, in words.
-
-    The first step is affine in v[0]: another start moves the law of u[1] as a whole by
-    decay * (start - v[0]), which is exact for the layer in isolation.
-    """
-    spec, scale = layer.spec, layer.scale
-    settled = _carried_mean(layer, drift)
-    if settled is None:
-        return 0.0, "What a start potential would remove is not known for dynamics per unit."
-    shift = spec["decay"] * (settled - spec["start"]) / scale
-    first, last = (counts / counts.sum() for counts in (drift.counts[0], drift.counts[-1]))
-    centres = 0.5 * (drift.density.edges[1:] + drift.density.edges[:-1])
-    now = _w1(centres, first, centres, last)
-    then = _w1(centres + shift, first, centres, last)
-    share = 1.0 - then / now if now > 0 else 0.0
+    """Return the share of the shift at t = 1 that a constant start potential removes, in words."""
+    spec = NeuronSpec.from_dict(layer.spec)
+    edges = spec.threshold + layer.scale * drift.density.edges
+    removable = removable_drift(spec, drift.counts[0], drift.counts[-1], edges)
+    share, start = float(removable.share), float(removable.start)
     if share <= 0.0:
         return share, "What differs is the spread: a constant start potential would not help."
     return share, (
-        f"A start potential of {settled:.2f} instead of {spec['start']:g} would remove "
-        f"{share:.0%} of the shift at t = 1, at the current weights."
+        f"A start potential of {start:.2f} instead of {spec.start:g} would remove {share:.0%} of "
+        "the shift at t = 1, at the current weights."
     )
-
-
-def _carried_mean(layer: Layer, drift: _Drift) -> float | None:
-    """Return the mean potential after the last reset, from the density of u."""
-    spec = layer.spec
-    law = drift.counts[-1] / drift.counts[-1].sum()
-    centres = 0.5 * (drift.density.edges[1:] + drift.density.edges[:-1])
-    u = spec["threshold"] + layer.scale * centres
-    fires = centres > 0
-    if not all(isinstance(spec[name], int | float) for name in ("threshold", "decay", "start")):
-        return None
-    if spec["reset"] == "subtract":
-        return float((law * (u - spec["threshold"] * fires)).sum())
-    if spec["reset"] == "to_value":
-        return float((law * np.where(fires, spec["reset_value"], u)).sum())
-    return float((law * u).sum())
-
-
-def _w1(at: np.ndarray, law: np.ndarray, other_at: np.ndarray, other: np.ndarray) -> float:
-    return float(stats.wasserstein_distance(at, other_at, law, other))
