@@ -74,24 +74,29 @@ class DriveLaw:
         mass = self.density(points) * length
         return points, length, mass / mass.sum()
 
-    def autocorrelation(
-        self, points: Array, length: Array, mass: Array, s: Array, lags: int
+    def chains(
+        self, points: Array, length: Array, start: Array, between: Array, end: Array, lags: int
     ) -> Array:
-        """Return E[s[t] s[t+k]], k = 0, ..., lags, of a function given on the fine grid."""
-        result = np.empty(lags + 1)
-        result[0] = mass @ s**2
-        if lags == 0:
-            return result
-        # Lag 1 leads from the fine grid to itself; later lags pass over the coarse grid, which is
-        # enough because one timestep of noise has smoothed the sharp s.
-        weighted = mass * s
-        result[1] = (weighted @ self.transition(points, points)) @ (length * s)
-        expected = self.transition(self.u, points) @ (length * s)
-        step = self.transition(self.u, self.u) * self.length
-        current = (weighted @ self.transition(points, self.u)) * self.length
-        for k in range(2, lags + 1):
-            result[k] = current @ expected
-            current = current @ step
+        """Return E[start(u[t]) between(u[t+1]) ... between(u[t+k-1]) end(u[t+k])], k = 1 to lags.
+
+        Args:
+            points: fine grid, shape [points].
+            length: its quadrature weights.
+            start: functions on the fine grid times their mass, shape [functions, points].
+            between: the same without mass.
+            end: the same without mass.
+            lags: largest k.
+
+        Returns:
+            Shape [functions, lags].
+        """
+        kernel = self.transition(points, points) * length
+        result = np.empty((start.shape[0], lags))
+        current = start
+        for k in range(lags):
+            current = current @ kernel
+            result[:, k] = (current * end).sum(axis=1)
+            current = current * between
         return result
 
 

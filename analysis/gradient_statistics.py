@@ -35,6 +35,8 @@ class GradientStatistics:
         factor_mean: coefficients of E[A], (E[A0], E[A1]).
         factor_second: coefficients of E[A^2], (E[A0^2], 2 E[A0 A1], E[A1^2]).
         factor_weighted: coefficients of E[A s]/E[s].
+        carried: E[s[t] A[t] ... A[t+k-1] s[t+k]], shape [lags + 1]; None if not known.
+        decline: E[A[t]^2 ... A[t+k-1]^2 s[t+k]^2] / E[s^2], shape [lags + 1]; None if not known.
     """
 
     rate: float
@@ -46,6 +48,8 @@ class GradientStatistics:
     factor_mean: tuple[float, float]
     factor_second: tuple[float, float, float]
     factor_weighted: tuple[float, float]
+    carried: Array | None = None
+    decline: Array | None = None
 
     @property
     def mean_factor(self) -> float:
@@ -65,8 +69,10 @@ class GradientStatistics:
     def with_peak(self, ratio: float) -> GradientStatistics:
         """Return the statistics for the same surrogate with its peak multiplied by ``ratio``.
 
-        Exact, because the forward pass does not depend on the surrogate.
+        Exact, because the forward pass does not depend on the surrogate. Only carried and decline
+        are dropped if A itself depends on the peak.
         """
+        keep = self.factor_mean[1] == 0.0 and self.factor_second[2] == 0.0
         m0, m1 = self.factor_mean
         q0, q1, q2 = self.factor_second
         w0, w1 = self.factor_weighted
@@ -80,6 +86,8 @@ class GradientStatistics:
             factor_mean=(m0, m1 * ratio),
             factor_second=(q0, q1 * ratio, q2 * ratio**2),
             factor_weighted=(w0, w1 * ratio),
+            carried=self.carried * ratio**2 if keep and self.carried is not None else None,
+            decline=self.decline if keep else None,
         )
 
 
@@ -172,6 +180,15 @@ def recorded_statistics(
     steps = u.shape[0]
     used = min(int(lags), steps // 2)
     correlation = np.array([np.mean(s[: steps - k] * s[k:]) for k in range(used + 1)])
+    factor = sum(factor_parts(spec, u, x, s))
+    carried, decline = np.empty(used + 1), np.empty(used + 1)
+    product, square = np.ones_like(s), np.ones_like(s)
+    for k in range(used + 1):
+        carried[k] = np.mean(s[: steps - k] * product[: steps - k] * s[k:])
+        decline[k] = np.mean(square[: steps - k] * s[k:] ** 2)
+        if k < used:
+            product[: steps - k] *= factor[k:]
+            square[: steps - k] *= factor[k:] ** 2
     part = max(1, (2 * steps) // 5)
     plateau = float(np.mean(s[:part].mean(axis=0) * s[-part:].mean(axis=0)))
     leak, through = factor_parts(spec, u, x, s)
@@ -194,6 +211,8 @@ def recorded_statistics(
             float(np.mean(through**2)),
         ),
         factor_weighted=(float(np.mean(leak * s)) / first, float(np.mean(through * s)) / first),
+        carried=carried,
+        decline=decline / decline[0],
     )
 
 

@@ -6,7 +6,8 @@ surrogate's width from the spread of u, and last its peak from the growth of the
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,13 @@ def recommend_by_numbers(
     # Backward: sharpness 1 / spread of u, then the peak.
     shape = Surrogate.from_dampening(family, 1.0, 1.0 / law.std, tail)
     unit_peak = law.statistics(shape)
-    peaks, source = _peak(unit_peak, power_time, power_depth, recurrent, layers, timesteps)
+
+    def at_peak(peak: float) -> GradientStatistics:
+        # A gradient through the reset makes the path through the layer depend on the peak.
+        through = spec.reset_gradient and spec.reset != "none" and not recurrent
+        return law.statistics(replace(shape, peak=peak)) if through else unit_peak.with_peak(peak)
+
+    peaks, source = _peak(at_peak, power_time, power_depth, recurrent, layers, timesteps)
     warnings = []
     peak = peaks.values[0] if peaks.count else 1.0
     if not peaks.count:
@@ -176,7 +183,7 @@ def recommend_by_numbers(
     elif peaks.count > 1:
         warnings.append(f"{peaks.count} peaks balance the gradient, the least is shown")
     surrogate = Surrogate(family, peak, shape.width, tail)
-    stats = unit_peak.with_peak(peak)
+    stats = at_peak(float(peak))
 
     rows = [
         Recommended("input weight mean", 0.0, "current", FLUCTUATION),
@@ -245,7 +252,7 @@ def _current_parts(fan_in: int, std: float, mean: float, variance: float) -> tup
 
 
 def _peak(
-    stats: GradientStatistics,
+    at_peak: Callable[[float], GradientStatistics],
     power_time: float,
     power_depth: float,
     recurrent: bool,
@@ -254,27 +261,26 @@ def _peak(
 ) -> tuple[Roots, str]:
     """Return the peaks that balance the gradient, and the rule that was used."""
     if recurrent and layers == 1:
-        return peak_for_growth(stats, power_time), GROWTH
+        return peak_for_growth(at_peak(1.0), power_time), GROWTH
     if recurrent:
         # Depth at one timestep: the direct path only, the rest belongs to the growth in time.
-        def excess(ratio: float) -> float:
-            now = stats.with_peak(ratio)
+        def excess(peak: float) -> float:
+            now = at_peak(peak)
             depth = float(np.sqrt(power_depth * now.second))
             return growth_rate(now, power_time).chi + depth - 1.0
 
         found = scan_roots(excess, np.geomspace(1e-5, 1e5, 61))
         return Roots("peak", found, "R_t + R_d at peak 0 is the leak's own growth"), JOINT
 
-    def log_ratio(ratio: float) -> float:
-        now = stats.with_peak(ratio)
-        gain = stacked_layer_ratio(now, power_depth, max(layers, 2), timesteps=timesteps)
+    def log_ratio(peak: float) -> float:
+        gain = stacked_layer_ratio(at_peak(peak), power_depth, max(layers, 2), timesteps=timesteps)
         return float(np.log(gain))
 
     # Exact if the reset carries no gradient: the ratio then goes with the peak squared.
     guess = 1e-3 * float(np.exp(-0.5 * log_ratio(1e-3)))
-    if stats.factor_second[1:] == (0.0, 0.0):
+    if abs(log_ratio(guess)) < 1e-9:
         return Roots("peak", (guess,), "the layer ratio rises with the peak squared"), DEPTH
-    found = scan_roots(log_ratio, guess * np.geomspace(0.03, 30.0, 25))
+    found = scan_roots(log_ratio, guess * np.geomspace(0.1, 10.0, 13))
     return Roots("peak", found, "the gradient through the reset works against the leak's"), DEPTH
 
 

@@ -89,8 +89,10 @@ class RecurrentLaw:
             surrogate: the surrogate to judge.
             lags: largest lag of the autocorrelation of s.
         """
-        correlation = np.zeros(lags + 1)
-        sums = dict.fromkeys(("s", "s4", "A0", "A1", "A00", "A01", "A11", "A0s", "A1s"), 0.0)
+        if lags < 1:
+            raise ValueError(f"lags={lags!r} is not possible: it must be at least 1")
+        sums = dict.fromkeys(("s", "s2", "s4", "A0", "A1", "A00", "A01", "A11", "A0s", "A1s"), 0.0)
+        chains = np.zeros((3, lags))
         plateau = 0.0
         theta = float(self.spec.threshold)
         for weight, law in zip(self.weights, self.drives, strict=True):
@@ -99,13 +101,21 @@ class RecurrentLaw:
             leak, through = factor_parts(self.spec, points, (points > theta) * 1.0, s)
             w = weight * mass
             for name, value in (
-                ("s", s), ("s4", s**4), ("A0", leak), ("A1", through), ("A00", leak**2),
-                ("A01", 2 * leak * through), ("A11", through**2), ("A0s", leak * s),
-                ("A1s", through * s),
+                ("s", s), ("s2", s**2), ("s4", s**4), ("A0", leak), ("A1", through),
+                ("A00", leak**2), ("A01", 2 * leak * through), ("A11", through**2),
+                ("A0s", leak * s), ("A1s", through * s),
             ):  # fmt: skip
                 sums[name] += float(w @ value)
             plateau += weight * float(mass @ s) ** 2
-            correlation += weight * law.autocorrelation(points, length, mass, s, lags)
+            factor = leak + through
+            chains += weight * law.chains(
+                points,
+                length,
+                mass * np.stack([s, s * factor, factor**2]),
+                np.stack([np.ones_like(s), factor, factor**2]),
+                np.stack([s, s, s**2]),
+                lags,
+            )
         first = sums["s"]
         if first <= 0.0:
             raise ValueError(
@@ -115,13 +125,15 @@ class RecurrentLaw:
         return GradientStatistics(
             rate=self.rate,
             first=first,
-            second=float(correlation[0]),
+            second=sums["s2"],
             fourth=sums["s4"],
-            correlation=correlation,
+            correlation=np.append(sums["s2"], chains[0]),
             plateau=plateau,
             factor_mean=(sums["A0"], sums["A1"]),
             factor_second=(sums["A00"], sums["A01"], sums["A11"]),
             factor_weighted=(sums["A0s"] / first, sums["A1s"] / first),
+            carried=np.append(sums["s2"], chains[1]),
+            decline=np.append(1.0, chains[2] / sums["s2"]),
         )
 
 
