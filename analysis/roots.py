@@ -49,7 +49,11 @@ class Roots:
 
 
 def scan_roots(
-    equation: Callable[[float], float], grid: Sequence[float] | np.ndarray, *, log: bool = True
+    equation: Callable[[float], float],
+    grid: Sequence[float] | np.ndarray,
+    *,
+    log: bool = True,
+    tolerance: float = 1e-13,
 ) -> tuple[float, ...]:
     """Find every root that a grid separates, each refined by Brent's method.
 
@@ -57,6 +61,7 @@ def scan_roots(
         equation: function of one number, finite on the grid.
         grid: ascending values; a root is found where the sign changes between two of them.
         log: whether to refine in the logarithm of the unknown (all grid values positive).
+        tolerance: of the root, relative if ``log``.
 
     Returns:
         The roots, ascending; two roots inside one grid cell are not seen.
@@ -85,12 +90,12 @@ def scan_roots(
                     lambda x: equation(float(np.exp(x))),
                     np.log(low),
                     np.log(high),
-                    xtol=1e-13,
+                    xtol=tolerance,
                     rtol=1e-13,
                     maxiter=MAX_ITERATIONS,
                 )
             )
         else:
-            root = brentq(equation, low, high, xtol=1e-13, rtol=1e-13, maxiter=MAX_ITERATIONS)
+            root = brentq(equation, low, high, xtol=tolerance, rtol=1e-13, maxiter=MAX_ITERATIONS)
         roots.append(float(root))
     return tuple(sorted(roots))

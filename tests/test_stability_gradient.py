@@ -64,7 +64,9 @@ from spikescope.analysis.trajectory import lyapunov_exponent, mean_spectral_radi
 NETWORKS = [(table, row) for table in ("rnn", "growth") for row in rows(table)]
 
 
-@pytest.mark.parametrize("module", ["growth", "depth", "trajectory", "surrogate_conditions"])
+@pytest.mark.parametrize(
+    "module", ["growth", "depth", "trajectory", "surrogate_conditions", "weight_scale"]
+)
 def test_examples(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"spikescope.analysis.{module}"))
     assert result.attempted > 0
