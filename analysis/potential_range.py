@@ -78,7 +78,7 @@ def support(
             return depth
         # The slower modes reach deeper: they fall as the Airy function of this scale.
         airy = float(np.cbrt(std**4 / (2.0 * delta * (1.0 - a))))
-        return max(depth, min(AIRY_REACH * airy, tail(0.0)))
+        return max(depth, min(AIRY_REACH * reach / REACH * airy, tail(0.0)))
 
     # A law that is not normal has heavier tails than its variance says.
     below, above = (0.0, 0.0) if normal else (-noise.low, noise.high)
@@ -121,6 +121,39 @@ def support(
         if at + noise.high > high:
             high = at + max(spread if np.isfinite(spread) else 0.0, noise.high)
     return float(low), float(high)
+
+
+def tail_exponent(dynamics: Dynamics, noise: Noise, u: Floats) -> Floats:
+    """Return minus the logarithm of the stationary density's fall in its tails, 0 between them.
+
+    With its square root as weight the chain is nearly symmetric in the tails. Without it, slow
+    modes of a strong drift are lost in rounding: their eigenvalues are ill-conditioned.
+
+    Args:
+        dynamics: the deterministic part.
+        noise: the random part.
+        u: potentials, any shape.
+    """
+    a, b, std = dynamics.decay, dynamics.offset, noise.std
+    free = b / (1.0 - a) if a < 1.0 else np.inf
+    bottom, top = free, free
+    if dynamics.reset == "subtract":
+        entry = dynamics.threshold - dynamics.amount
+        full = (b - a * dynamics.amount) / (1.0 - a) if a < 1.0 else -np.inf
+        bottom = min(entry, a * entry + b, free)
+        top = max(dynamics.threshold, a * dynamics.threshold + b, full)
+    elif dynamics.reset == "to_value":
+        bottom, top = min(dynamics.value, a * dynamics.value + b, free), np.inf
+    drop = dynamics.amount * a if dynamics.reset == "subtract" else 0.0
+    total = np.zeros_like(u)
+    for anchor, side, carried in ((bottom, -1.0, 0.0), (top, 1.0, drop)):
+        if np.isfinite(anchor):
+            depth = np.maximum(side * (u - anchor), 0.0)
+            drift = max(side * ((1.0 - a) * anchor + carried - b), 0.0)
+            back = depth * ((1.0 - a * a) / 2.0 * depth + drift * (1.0 + a)) / std**2
+            # A single step over the anchor falls as the noise does, if that is the slower fall.
+            total += np.minimum(back, 0.5 * (depth / std) ** 2)
+    return total
 
 
 def _bounded(

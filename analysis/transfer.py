@@ -20,7 +20,7 @@ from scipy import linalg, sparse
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, splu
 
 from .input_noise import REACH, Floats, GaussianNoise, Noise
-from .potential_range import Dynamics, support
+from .potential_range import Dynamics, support, tail_exponent
 
 # The largest grid: a sparse factorisation of this size takes seconds and a few hundred MiB.
 MAX_NODES = 40_000
@@ -176,25 +176,13 @@ class Chain:
         return np.where(hard, 0.0, self.weights**2 / 12.0)
 
     @cached_property
-    def _solve(self) -> Callable[[Floats], Floats]:
-        """Solver for shifted - matrix, factorised once, just above the eigenvalue 1."""
-        n = len(self.nodes)
-        if sparse.issparse(self.matrix):
-            shifted = sparse.identity(n, format="csc") * SHIFT - self.matrix
-            solver: Callable[[Floats], Floats] = splu(shifted).solve
-            return solver
-        system = -self.matrix
-        system[np.diag_indices(n)] += SHIFT
-        factors = linalg.lu_factor(system, overwrite_a=True, check_finite=False)
-        return lambda x: np.asarray(linalg.lu_solve(factors, x, check_finite=False))
-
-    @cached_property
     def masses(self) -> Floats:
         """Stationary probability on the nodes, ``[nodes]``, sum 1."""
         masses = np.full(len(self.nodes), 1.0 / len(self.nodes))
+        solve = _shifted_solver(self.matrix)
         # Inverse iteration: each pass gains nine digits over the gap to the next eigenvalue.
         for _ in range(4):
-            masses = self._solve(masses)
+            masses = solve(masses)
             masses /= masses.sum()
         masses = np.maximum(masses, 0.0)
         return np.asarray(masses / masses.sum())
@@ -225,6 +213,22 @@ class Chain:
         values = _ordered(values)
         return Spectrum((complex(values[0]), complex(values[1])), converged)
 
+    @cached_property
+    def _balanced(self) -> Any:
+        """The matrix with weights that make it nearly symmetric in the tails: same eigenvalues."""
+        if not self.smooth:
+            return self.matrix
+        exponent = 0.5 * tail_exponent(self.dynamics, self.noise, self.nodes)
+        if sparse.issparse(self.matrix):
+            entries = self.matrix.tocoo()
+            shift = exponent[entries.row] - exponent[entries.col]
+            balanced = sparse.csc_matrix(
+                (entries.data * np.exp(shift), (entries.row, entries.col)), shape=entries.shape
+            )
+            return balanced
+        # Far from the diagonal the matrix is 0 and the weight alone would overflow.
+        return self.matrix * np.exp(np.minimum(exponent[:, None] - exponent, 300.0))
+
     def _largest(self, count: int) -> tuple[NDArrayComplex, bool]:
         """Return eigenvalues of the largest modulus, and whether all of them converged."""
         n = len(self.nodes)
@@ -232,7 +236,11 @@ class Chain:
         options = {"k": count, "ncv": min(n - 1, 2 * count + 24), "v0": _start_vector(n)}
         try:
             values = eigs(
-                self.matrix, tol=1e-11, maxiter=MAX_RESTARTS, return_eigenvectors=False, **options
+                self._balanced,
+                tol=1e-11,
+                maxiter=MAX_RESTARTS,
+                return_eigenvectors=False,
+                **options,
             )
         except ArpackNoConvergence as failure:
             return _ordered(failure.eigenvalues), False
@@ -241,7 +249,7 @@ class Chain:
     def _nearest(self, count: int) -> NDArrayComplex:
         """Return the eigenvalues nearest to 1, through the factorised matrix."""
         n = len(self.nodes)
-        inverse = LinearOperator((n, n), matvec=self._solve, dtype=float)
+        inverse = LinearOperator((n, n), matvec=_shifted_solver(self._balanced), dtype=float)
         try:
             values = eigs(
                 inverse,
@@ -263,6 +271,20 @@ class Spectrum:
 
     values: tuple[complex, complex]
     converged: bool
+
+
+def _shifted_solver(matrix: Any) -> Callable[[Floats], Floats]:
+    """Return a solver for the identity, just above the eigenvalue 1, minus the matrix."""
+    n = matrix.shape[0]
+    if sparse.issparse(matrix):
+        solver: Callable[[Floats], Floats] = splu(
+            sparse.identity(n, format="csc") * SHIFT - matrix
+        ).solve
+        return solver
+    system = -matrix
+    system[np.diag_indices(n)] += SHIFT
+    factors = linalg.lu_factor(system, overwrite_a=True, check_finite=False)
+    return lambda x: np.asarray(linalg.lu_solve(factors, x, check_finite=False))
 
 
 def _start_vector(n: int) -> Floats:
