@@ -64,13 +64,13 @@ def judge_window(
     std: Any,
     n_eff: Any = np.inf,
 ) -> WindowVerdict:
-    """Say where the law of u lies against a rectangular window.
+    """Say where the law of u lies against a rectangular window, or the interval of another shape.
 
     Args:
         counts: recorded histograms of u, ``[..., bins]``.
         edges: potential, ``[bins + 1]``.
         threshold: centre of the window, potential, a number or ``[...]``.
-        width: its full width, potential.
+        width: its full width, potential; twice ``half_width(epsilon)`` for another shape.
         mean: recorded mean of u, potential.
         std: recorded standard deviation of u, potential, above 0.
         n_eff: effective size behind the histogram, for the standard error; inf for an exact law.

@@ -113,6 +113,14 @@ def test_false_alarm_rate_of_drift_over_time(kind):
     assert rate >= ALPHA / 10
 
 
+def test_alpha_holds_for_all_timesteps_together():
+    found = draw(np.random.default_rng(20), "independent", steps=8)
+    assert found.alpha == ALPHA / 7
+    assert (found.overall == drift.DRIFTING).mean() <= binomial_bound(ALPHA, REPETITIONS)
+    # At alpha for each of the 7 comparisons it would not.
+    assert (found.p_value < ALPHA).any(axis=-1).mean() > binomial_bound(ALPHA, REPETITIONS)
+
+
 @pytest.mark.parametrize(("kind", "shift"), [("independent", 0.15), ("clustered", 0.35)])
 def test_a_planted_drift_is_found(kind, shift):
     result = draw(np.random.default_rng(10), kind, shift=shift)

@@ -71,11 +71,13 @@ def test_frozen_share_finds_what_was_planted():
 
 def test_error_of_the_frozen_share_is_its_spread():
     rng = np.random.default_rng(8)
-    frozen = np.sqrt(0.4) * rng.standard_normal((400, 1, 100))
-    inputs = frozen + np.sqrt(0.6) * rng.standard_normal((400, 5, 100))
+    frozen = np.sqrt(0.4) * rng.standard_normal((2000, 1, 100))
+    inputs = frozen + np.sqrt(0.6) * rng.standard_normal((2000, 5, 100))
     shares = [frozen_share(values) for values in inputs]
     spread = np.std([share.value for share in shares])
-    assert np.mean([share.error for share in shares]) == pytest.approx(spread, rel=3 / np.sqrt(800))
+    assert np.mean([share.error for share in shares]) == pytest.approx(
+        spread, rel=3 / np.sqrt(4000)
+    )
 
 
 def test_bad_input_is_named():

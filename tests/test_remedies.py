@@ -215,6 +215,18 @@ def test_each_remedy_takes_many_layers_at_once(name):
         assert any(case[field] != value for case in moved for field, value in first.items()), need
 
 
+def test_the_two_drivers_of_the_moving_width():
+    inputs = {"mean": -0.5, "std": 0.6, "threshold": 1.0}
+    released, printed = propose("atgo", inputs), propose("atgo_paper", inputs)
+    assert released["threshold"] == printed["threshold"] == pytest.approx(0.1)
+    assert released["width"] == pytest.approx(1 + np.tanh(0.6 - 1.0))
+    assert printed["width"] == pytest.approx(1 + np.tanh(0.1 - 1.0))
+    assert propose("atgo_width", inputs)["width"] == released["width"]
+    # A threshold that would fall to 0 or below stops at the floor.
+    low = propose("atgo", inputs | {"mean": -2.0})["threshold"]
+    assert low == pytest.approx(remedies.LOWEST_THRESHOLD)
+
+
 def test_an_unknown_remedy_is_named():
     with pytest.raises(ValueError, match="remedy='dropout' is not one of mp_init"):
         propose("dropout", INPUTS)
