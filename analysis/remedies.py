@@ -48,6 +48,8 @@ LOWEST_THRESHOLD = 0.05
 class Remedy:
     """One remedy, as a function from named inputs to new values of named fields.
 
+    The table works on floats and arrays; live layers call the formulas themselves with xp=torch.
+
     Args:
         needs: names of the inputs.
         changes: fields of :class:`NeuronSpec` or of the surrogate that it sets.
