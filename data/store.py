@@ -63,6 +63,8 @@ class RunStore:
 
 def _new_folder(wanted: Path) -> Path:
     """Make and return a folder that did not exist: ``run``, ``run-2``, ``run-3``, ..."""
+    if not wanted.name:  # "." has no name that a number could be added to
+        wanted = wanted.resolve()
     wanted.parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:

@@ -201,19 +201,19 @@ def merge(one: Block, other: Block) -> Block:
 
     Args:
         one: a block.
-        other: a block with the same columns.
+        other: a block; a column that only one of the two has is taken as it is.
 
     Returns:
-        The merged block; rules and columns are those of the schema.
+        The merged block; rules are those of the schema.
 
     Example:
         >>> one = {"count": torch.tensor([1]), "u_mean": torch.tensor([0.0])}
         >>> merge(one, {"count": torch.tensor([3]), "u_mean": torch.tensor([4.0])})["u_mean"].item()
         3.0
     """
-    merged: Block = {}
-    for name, a in one.items():
-        b, column = other[name], COLUMNS[name]
+    merged: Block = {**one, **other}
+    for name in one.keys() & other.keys():
+        a, b, column = one[name], other[name], COLUMNS[name]
         if column.merge == "sum":
             merged[name] = a + b
         elif column.merge == "min":

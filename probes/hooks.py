@@ -126,6 +126,8 @@ class LayerHooks:
             view.register_hook(self._guard(lambda grad: self._at_output(call, grad)))
             if current.requires_grad:
                 current.register_hook(self._guard(lambda grad: self._at_input(call, grad)))
+        elif module.training and torch.is_grad_enabled():
+            self.notes.setdefault("no_input_gradient", _NO_INPUT_GRADIENT)
         return view
 
     def _record(self, module: nn.Module, start: Tensor, current: Tensor, output: Tensor) -> _Call:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 Schedule = Callable[[int], bool]
 
@@ -27,7 +28,7 @@ class Every:
     n: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
+        if isinstance(self.n, bool) or not isinstance(self.n, Integral) or self.n < 1:
             raise ValueError(f"every={self.n!r} is not possible: give a whole number >= 1")
 
     def __call__(self, step: int) -> bool:
@@ -90,7 +91,7 @@ def as_schedule(every: int | Schedule) -> Schedule:
         >>> as_schedule(50)(100), as_schedule(lambda step: step < 3)(100)
         (True, False)
     """
-    if isinstance(every, int):
+    if isinstance(every, Integral):
         return Every(every)
     if callable(every):
         return every

@@ -1,0 +1,165 @@
+"""The command: a table for a person, JSON for a program, one line for bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+
+from spikescope import cli
+
+
+def command(*words: Any, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the command in this process and return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["spikescope", *map(str, words)])
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return synthetic.write_run(tmp_path / "runs" / "sick", layers=8)
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> Path:
+    return synthetic.write_run(tmp_path / "runs" / "healthy", layers=2)
+
+
+def test_diagnose_for_a_person(run: Path, monkeypatch: Any, capsys: Any) -> None:
+    assert command("diagnose", run, monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert "gradient lost over depth" in shown
+    assert "block0.lif" in shown
+    assert "2202.00282" in shown
+
+
+def test_diagnose_for_a_program(run: Path, monkeypatch: Any, capsys: Any) -> None:
+    assert command("diagnose", run, "--json", monkeypatch=monkeypatch) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["state"] == "finished"
+    assert content["findings"][0]["code"] == "G2"
+
+
+@pytest.mark.parametrize(("fail_on", "status"), [("warning", 1), ("error", 0)])
+def test_fail_on(fail_on: str, status: int, run: Path, monkeypatch: Any) -> None:
+    words = ("diagnose", run, "--fail-on", fail_on)
+    assert command(*words, monkeypatch=monkeypatch) == status
+
+
+def test_fail_on_is_silent_on_a_healthy_run(healthy: Path, monkeypatch: Any, capsys: Any) -> None:
+    words = ("diagnose", healthy, "--fail-on", "warning")
+    assert command(*words, monkeypatch=monkeypatch) == 0
+    assert "No finding" in capsys.readouterr().out
+
+
+def test_runs(run: Path, healthy: Path, monkeypatch: Any, capsys: Any) -> None:
+    (run.parent / "damaged").mkdir()
+    (run.parent / "damaged" / "run.json").write_text("{")
+    assert command("runs", run.parent, "--json", monkeypatch=monkeypatch) == 0
+    rows = {row["run"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["sick"]["layers"] == 8
+    assert rows["healthy"]["state"] == "finished"
+    assert "damaged" in rows["damaged"]["state"]
+
+
+def test_stationary(monkeypatch: Any, capsys: Any) -> None:
+    words = "stationary --decay 0.9 --gain 0.1 --input-mean 0.5 --input-std 2".split()
+    assert command(*words, "--json", monkeypatch=monkeypatch) == 0
+    report = json.loads(capsys.readouterr().out)
+    # Kook et al., arXiv 2511.08708: tau = 10, soft reset; transfer operator with Monte Carlo check.
+    assert report["figures"]["rate"] == pytest.approx(0.023332, abs=1e-6)
+    assert report["figures"]["removable_share"] == pytest.approx(0.44, abs=0.005)
+    assert command(*words, "--surrogate", "rectangular", monkeypatch=monkeypatch) == 0
+    assert "coverage" in capsys.readouterr().out
+
+
+def test_recommend(monkeypatch: Any, capsys: Any) -> None:
+    words = "recommend --fan-in 300 --input-rate 0.05 --decay 0.9 --recurrent".split()
+    assert command(*words, "--json", monkeypatch=monkeypatch) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert rows["rate"]["value"] == pytest.approx(0.1, abs=1e-3)
+    assert rows["growth per timestep"]["value"] == pytest.approx(1.0, abs=1e-6)
+    assert all(row["source"] for row in rows.values())
+    assert command(*words, monkeypatch=monkeypatch) == 0
+    assert "Mind:" in capsys.readouterr().out
+
+
+BAD = {
+    "no such run": (["diagnose", "nothere"], "'nothere' does not exist"),
+    "no argument": (["diagnose"], "Missing argument"),
+    "no such command": (["diagonse"], "No such command 'diagonse'"),
+    "bad choice": (["diagnose", "x", "--fail-on", "often"], "'often'"),
+    "bad number": (["stationary", "--input-mean", "x", "--input-std", "1"], "'--input-mean'"),
+    "bad std": (["stationary", "--input-mean", "0", "--input-std", "-1"], "input_std=-1.0"),
+    "bad reset": (
+        ["stationary", "--input-mean", "0", "--input-std", "1", "--reset", "hard"],
+        "reset='hard' is not one of",
+    ),
+    "bad shape": (
+        ["stationary", "--input-mean", "0", "--input-std", "1", "--surrogate", "atan"],
+        "shape='atan' is not one of",
+    ),
+    "no input": (["recommend", "--fan-in", "10"], "give input_rate"),
+    "no such folder": (["runs", "nothere"], "'nothere' does not exist"),
+    "no such folder to serve": (["dashboard", "nothere"], "'nothere' does not exist"),
+    "unknown data": (["demo", "--data", "mnist", "--no-serve"], "'mnist'"),
+    "unknown device": (["demo", "--device", "tpu", "--no-serve"], "'tpu'"),
+    "no epochs": (["demo", "--epochs", "0", "--no-serve"], "epochs=0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_status_2(
+    case: str, monkeypatch: Any, capsys: Any, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, expected = BAD[case]
+    assert command(*words, monkeypatch=monkeypatch) == 2
+    shown = capsys.readouterr()
+    (line,) = shown.err.strip().splitlines()
+    assert line.startswith("spikescope: ")
+    assert expected in line
+    assert "Traceback" not in shown.out + shown.err
+    assert list(tmp_path.iterdir()) == []  # nothing was begun
+
+
+def test_a_port_in_use_is_one_line(run: Path, monkeypatch: Any, capsys: Any) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        words = ("dashboard", run, "--port", port)
+        assert command(*words, monkeypatch=monkeypatch) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert str(port) in line
+
+
+def test_an_error_of_ours_is_not_hidden(run: Path, monkeypatch: Any) -> None:
+    def broken(*args: Any) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("spikescope.data.runs.open_run", broken)
+    monkeypatch.setattr(sys, "argv", ["spikescope", "diagnose", str(run)])
+    with pytest.raises(KeyError, match="a bug"):
+        cli.main()
+
+
+def test_python_m_spikescope_is_the_command(run: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "spikescope", "diagnose", str(run), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=run,  # not the checkout, whose folders must not be imported by accident
+    )
+    assert json.loads(done.stdout)["run"] == "sick"
