@@ -17,8 +17,9 @@ from .surrogate import Surrogate
 
 Array = npt.NDArray[np.float64]
 
-TAIL = 7.0  # standard deviations of u kept on each side: 1e-12 of the mass is left out
-POINTS = 8  # Gauss points of a panel two noise standard deviations long: error below 1e-9
+TAIL = 6.5  # standard deviations of u kept on each side: 1e-10 of the mass is left out
+POINTS = 8  # Gauss points of a panel
+PANEL = 3.0  # length of a panel in standard deviations of the noise: errors near 1e-9
 MAX_NODES = 3000  # of the grid of one drive; its kernel then takes 72 MB
 
 
@@ -70,7 +71,7 @@ class DriveLaw:
         theta = float(self.spec.threshold)
         breaks = np.concatenate([centre - steps, [centre, theta], centre + steps])
         low, high = _range(self.spec, self.drive, self.noise)
-        points, length = _panels(low, high, breaks, 2.0 * self.noise)
+        points, length = _panels(low, high, breaks, PANEL * self.noise)
         mass = self.density(points) * length
         return points, length, mass / mass.sum()
 
@@ -123,7 +124,7 @@ def drive_law(spec: NeuronSpec, drive: float, noise: float) -> DriveLaw:
         Nystrom discretisation of the transfer operator.
     """
     low, high = _range(spec, drive, noise)
-    u, length = _panels(low, high, np.array([float(spec.threshold)]), 2.0 * noise)
+    u, length = _panels(low, high, np.array([float(spec.threshold)]), PANEL * noise)
     kernel = _gauss(u[None, :] - (_after_reset(spec, u) + drive)[:, None], noise) * length
     kernel /= kernel.sum(axis=1, keepdims=True)
     # One balance equation is redundant; the normalisation takes its place.
@@ -170,7 +171,7 @@ def _panels(low: float, high: float, breaks: Array, longest: float) -> tuple[Arr
     counts = np.maximum(1, np.ceil(np.diff(edges) / longest)).astype(int)
     if POINTS * counts.sum() > MAX_NODES:
         raise ValueError(
-            f"the noise of u per timestep ({longest / 2:.3g}) is too small against its range "
+            f"the noise of u per timestep ({longest / PANEL:.3g}) is too small against its range "
             f"({high - low:.3g}): a grid of more than {MAX_NODES} points would be needed"
         )
     parts = [np.linspace(a, b, n + 1) for a, b, n in zip(edges, edges[1:], counts, strict=False)]

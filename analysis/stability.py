@@ -101,7 +101,11 @@ def offset_for_rate(
         return [gap(law), (law.rate_square - target_rate**2) / spread - float(state[1])]
 
     width = input_std + float(np.sqrt(recurrent_variance)) + quenched_std
-    start = _bracketed(lambda b: gap(law_at(b, 0.1)), _balance_offset(spec, target_rate), width)
+    # With recurrence the start only has to be near: the spread over units is solved along with it.
+    rough = 0.02 if recurrent_variance > 0.0 else 1e-9
+    start = _bracketed(
+        lambda b: gap(law_at(b, 0.1)), _balance_offset(spec, target_rate), width, rough
+    )
     if recurrent_variance == 0.0:
         offset, share = start, 0.1
     else:
@@ -137,7 +141,9 @@ def _balance_offset(spec: NeuronSpec, rate: float) -> float:
     return need / float(spec.gain)
 
 
-def _bracketed(equation: Callable[[float], float], near: float, step: float) -> float:
+def _bracketed(
+    equation: Callable[[float], float], near: float, step: float, tolerance: float
+) -> float:
     """Solve a rising equation of the offset, from a guess and a typical step."""
     low = high = near
     value = equation(near)
@@ -145,7 +151,7 @@ def _bracketed(equation: Callable[[float], float], near: float, step: float) -> 
         moved = high + step if value < 0.0 else low - step
         low, high = (high, moved) if value < 0.0 else (moved, low)
         if equation(moved) * value <= 0.0:
-            return float(optimize.brentq(equation, low, high, xtol=1e-9 * step, maxiter=100))
+            return float(optimize.brentq(equation, low, high, xtol=tolerance * step, maxiter=100))
         step *= 1.6
     raise ValueError(f"the target rate is not reached by any offset between {low:g} and {high:g}")
 
