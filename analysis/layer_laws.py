@@ -189,6 +189,8 @@ class StationaryLaw:
         if self.coarse is None:
             raise ValueError("this law is itself the coarse one: it has no error estimate")
         here, there = np.asarray(figure(self)), np.asarray(figure(self.coarse))
+        if here.dtype == object or there.dtype == object:
+            raise ValueError("the figure is not a number for every layer: it has no error estimate")
         # Cells converge in proportion: the difference to half as many is the whole error left.
         slack = 1.0 if all(unit.typical.smooth for unit in self.units) else 2.0
         error = slack * np.abs(here - there) + ROUNDING * np.abs(here)

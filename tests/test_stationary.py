@@ -367,8 +367,68 @@ def test_wide_range_of_layers() -> None:
     np.testing.assert_allclose(residual / law.std, 0, atol=1e-9)
     assert np.isfinite([law.mean, law.std, law.rate]).all()
     assert max(np.max(law.error[name] / law.std) for name in ("mean", "std")) < 1e-6
+    assert np.max(law.error["lambda_2"]) < 1e-6
+    hard = stationary_law(NeuronSpec(decay=decay, threshold=theta, reset="to_value"), mean, std)
+    assert np.max(hard.error["lambda_2"]) < 1e-6
+    assert np.max(hard.error["rate"]) < 1e-6
     off = (1 - decay) * law.mean - (mean - 1.02 * decay * theta * law.rate)
     assert np.max(np.abs(off) / law.std) > 1e-3
+
+
+def test_slow_modes_of_a_strong_drift() -> None:
+    """Lambda 2 lies between the decay of the distance from a near and from a far start."""
+    law = stationary_law(NeuronSpec(decay=0.998, reset="to_value"), 0.8, 1.0)
+    near, far = (law.transient(60, start=start).tv for start in (0.0, -20.0))
+    assert near[50] / near[49] < law.lambda_2.real < far[59] / far[58]
+    assert far[59] / far[58] - near[50] / near[49] < 0.05
+    assert law.error["lambda_2"] < 1e-6
+
+
+def test_far_start() -> None:
+    """From far below the mean path is the decay of the distance until the threshold matters."""
+    law = stationary_law(NeuronSpec(decay=0.5), 0.0, 0.5)
+    path = law.transient(3, start=-1000.0)
+    np.testing.assert_allclose(path.mean, [-500, -250, -125], atol=1e-9)
+    np.testing.assert_allclose(path.tv, 1.0, atol=1e-9)
+    assert law.steps_to_tv(0.01, start=-1000.0) > law.steps_to_tv(0.01, start=-10.0)
+
+
+def test_a_layer_that_never_fires() -> None:
+    law = stationary_law(NeuronSpec(decay=0.5, threshold=np.inf, reset="none"), 0.1, 0.5)
+    assert law.rate == 0
+    assert law.mean == pytest.approx(0.2, abs=1e-12)
+    assert law.mp_init(4) == pytest.approx(0.2, abs=1e-9)
+    assert law.mp_init(4, active_only=True) is None
+
+
+def test_error_of_any_figure() -> None:
+    """The estimate is at least the true error, where that is known from the table."""
+    row, law = ROWS["mul7_soft"], law_of(ROWS["mul7_soft"])
+    assert law.error_of(lambda x: x.transient(4).tv).max() < 1e-7
+    assert law.error_of(lambda x: x.removable().share) < 1e-7
+    error = law.error_of(lambda x: x.mp_init(4, active_only=True))
+    off = abs(law.mp_init(4, active_only=True) - number(row, "mpinit_T4_active"))
+    assert off < error + 1e-10
+    with pytest.raises(ValueError, match="no error estimate"):
+        law.error_of(lambda x: None)
+    with pytest.raises(ValueError, match="coarse"):
+        law.coarse.error_of(lambda x: x.mean)
+
+
+def test_histogram_as_input() -> None:
+    """A normal law in bins: binning and the spread inside bins each add h^2 / 12 of variance."""
+    edges = np.linspace(-2.7, 3.3, 481)
+    counts = np.diff(special.ndtr((edges - 0.3) / 0.5))
+    histogram = stats.rv_histogram((counts, edges), density=False)
+    spec = NeuronSpec(decay=0.6, reset="to_value")
+    law = stationary_law(spec, input_law=histogram)
+    smooth = stationary_law(spec, 0.3, math.sqrt(0.25 + 0.0125**2 / 6))
+    for name in FIGURES[:5]:
+        # Where the bins' edges meet the threshold, terms of a tenth of h^2 remain.
+        tolerance = law.error[name] + 0.1 * 0.0125**2
+        assert getattr(law, name) == pytest.approx(getattr(smooth, name), abs=tolerance), name
+    off = stationary_law(spec, 0.3, 0.51)
+    assert off.rate != pytest.approx(law.rate, abs=1e-3)
 
 
 def test_arrays_are_loops() -> None:

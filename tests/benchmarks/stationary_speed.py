@@ -25,7 +25,7 @@ import numpy as np
 import scipy
 from rich.progress import track
 
-from spikescope.analysis.neuron import NeuronSpec, step
+from spikescope.analysis.neuron import NeuronSpec, after_reset, step
 from spikescope.analysis.stationary import StationaryLaw, stationary_law
 
 LAYERS = 100
@@ -65,11 +65,9 @@ def simulate(
     rng: np.random.Generator,
 ) -> tuple[float, float]:  # fmt: skip
     """Return seconds, and the standard error of the mean of u relative to its std."""
-    u = law.grid(4001)
-    v = np.interp(rng.random(units), law.cdf(u), u)
-    v = step(spec, 0.0, v)[2] if spec.decay == 0 else np.where(
-        v >= spec.threshold, v - spec.threshold if spec.reset == "subtract" else 0.0, v
-    )  # fmt: skip
+    grid = law.grid(4001)
+    u = np.interp(rng.random(units), law.cdf(grid), grid)
+    v = after_reset(spec, u, (u >= spec.threshold) * 1.0)
     total = np.zeros(units)
     began = time.perf_counter()
     for _ in range(STEPS):
