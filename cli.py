@@ -118,7 +118,7 @@ def runs(
             rows.append({"run": path.name, "state": str(error)})
             continue
         scalars = run.scalars()
-        loss = scalars["loss"].dropna() if "loss" in scalars else []
+        loss = scalars["loss"].dropna().tolist() if "loss" in scalars else []
         rows.append(
             {
                 "run": run.name,
@@ -126,7 +126,7 @@ def runs(
                 "model": run.header.get("model"),
                 "layers": len(run.covered),
                 "steps": len(scalars),
-                "loss": float(loss.iloc[-1]) if len(loss) else None,
+                "loss": float(loss[-1]) if len(loss) else None,
             }
         )
     if as_json:

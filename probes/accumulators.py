@@ -49,9 +49,18 @@ def forward_block(
     """
     blocks = []
     for rows in _slices(u):
-        now = (tensor[rows] for tensor in (u, implied, spikes, current))
-        first = t + rows.start
-        blocks.append(_forward(*now, fired_before, threshold, scale, surrogate, first))
+        block = _forward(
+            u[rows],
+            implied[rows],
+            spikes[rows],
+            current[rows],
+            fired_before,
+            threshold,
+            scale,
+            surrogate,
+            t + rows.start,
+        )
+        blocks.append(block)
         fired_before = fired_before + spikes[rows].sum(0)
     return _joined(blocks)
 
@@ -104,10 +113,11 @@ def backward_block(gradients: Gradients) -> Block:
     Returns:
         The gradient columns, ``[T]`` each.
     """
+    s, s_total, u, residual = gradients
     return _joined(
         [
-            _backward(*(None if values is None else values[rows] for values in gradients))
-            for rows in _slices(gradients.u)
+            _backward(s[rows], s_total[rows], u[rows], None if residual is None else residual[rows])
+            for rows in _slices(u)
         ]
     )
 

@@ -6,7 +6,7 @@ observed spikes, and the gradients inside follow from those at the layer's two e
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -111,7 +111,7 @@ def _ahead(values: Tensor, last: Tensor) -> Tensor:
     return torch.cat([values[1:], last.unsqueeze(0)])
 
 
-def _reset_slope(spec: NeuronSpec, u: Tensor) -> Tensor | float:
+def _reset_slope(spec: NeuronSpec, u: Tensor) -> Any:
     """Return dv/ds at fixed u: what one more spike takes away from the carried potential."""
     if spec.reset == "to_value":
         return spec.reset_value - u

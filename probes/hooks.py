@@ -123,9 +123,9 @@ class LayerHooks:
         self.calls += 1
         if view.requires_grad:
             self._could_learn = self._could_learn or module.training
-            view.register_hook(self._guard(lambda grad: self._at_output(call, grad)))
+            _on_gradient(view, self._guard(lambda grad: self._at_output(call, grad)))
             if current.requires_grad:
-                current.register_hook(self._guard(lambda grad: self._at_input(call, grad)))
+                _on_gradient(current, self._guard(lambda grad: self._at_input(call, grad)))
         elif module.training and torch.is_grad_enabled():
             self.notes.setdefault("no_input_gradient", _NO_INPUT_GRADIENT)
         return view
@@ -205,6 +205,10 @@ _NO_INPUT_GRADIENT = (
 )
 _EMPTY = "its input of shape {shape} holds nothing: the call is not recorded"
 _TIMESTEPS = "the number of timesteps changed from {a} to {b}; its rows are kept apart by t"
+
+
+def _on_gradient(tensor: Tensor, hook: Callable[..., Any]) -> None:
+    tensor.register_hook(hook)  # type: ignore[no-untyped-call]
 
 
 def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, int | str]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 Schedule = Callable[[int], bool]
 
@@ -28,7 +29,8 @@ class Every:
     n: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.n, bool) or not isinstance(self.n, Integral) or self.n < 1:
+        n: Any = self.n
+        if isinstance(n, bool) or not isinstance(n, Integral) or not n >= 1:  # type: ignore[operator]
             raise ValueError(f"every={self.n!r} is not possible: give a whole number >= 1")
 
     def __call__(self, step: int) -> bool:
@@ -75,7 +77,7 @@ class LogSpaced:
         return f"{self.per_decade} steps per decade"
 
 
-def as_schedule(every: int | Schedule) -> Schedule:
+def as_schedule(every: Any) -> Schedule:
     """Return the schedule that ``watch(every=...)`` means: a number, or any function of the step.
 
     Args:
@@ -91,10 +93,11 @@ def as_schedule(every: int | Schedule) -> Schedule:
         >>> as_schedule(50)(100), as_schedule(lambda step: step < 3)(100)
         (True, False)
     """
-    if isinstance(every, Integral):
-        return Every(every)
+    if isinstance(every, Integral):  # numpy's integers, too
+        return Every(every)  # type: ignore[arg-type]
     if callable(every):
-        return every
+        schedule: Schedule = every
+        return schedule
     raise ValueError(
         f"every={every!r} is not possible: give a whole number >= 1 or a function from step to bool"
     )

@@ -99,7 +99,7 @@ class Evidence:
 
     @cached_property
     def _by_layer(self) -> dict[str, pd.DataFrame]:
-        return dict(tuple(self.table.groupby("layer", sort=False)))
+        return {str(name): rows for name, rows in self.table.groupby("layer", sort=False)}
 
     def rows(self, layer: str) -> pd.DataFrame:
         """Return the records of one layer."""
@@ -108,7 +108,8 @@ class Evidence:
     def recent(self, layer: str) -> pd.DataFrame:
         """Return the records of one layer inside the window."""
         rows = self.rows(layer)
-        return rows[rows["step"] >= self.window[0]]
+        chosen: pd.DataFrame = rows[rows["step"] >= self.window[0]]
+        return chosen
 
     def timesteps(self, layer: str) -> list[int]:
         """Return the timesteps that the window holds, from 1."""

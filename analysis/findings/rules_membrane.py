@@ -97,7 +97,8 @@ def _drift(evidence: Evidence, layer: Layer) -> _Drift | None:
 def _looked_at(evidence: Evidence) -> list[int]:
     """Return the steps of the window, and enough of the earlier ones to say since when."""
     places = np.linspace(0, len(evidence.steps) - 1, HISTORY_RECORDS).round().astype(int)
-    return np.union1d(evidence.steps[np.unique(places)], evidence.window).tolist()
+    steps = np.union1d(evidence.steps[np.unique(places)], evidence.window)
+    return [int(step) for step in steps]
 
 
 _SIZE_COLUMNS = (
