@@ -296,6 +296,33 @@ def test_condition_four_solved_and_put_back(
             assert "below 1" in widths.reason
 
 
+def test_condition_four_over_the_moment_table() -> None:
+    """Peaks and widths that the table of Gaussian moments derives (decay .9, G = 1 and 2)."""
+    for row in rows("moment"):
+        theta = float(row["thr"])
+        law = GaussianLaw(float(row["mu"]), float(row["sigma"]))
+        surrogate = surrogate_of(row)
+        soft, hard = (
+            NeuronSpec(decay=0.9, threshold=theta, reset=reset, reset_gradient=False)
+            for reset in ("subtract", "to_value")
+        )
+        # The table prints ten digits.
+        for spec, column in ((soft, "gamma_IV_soft"), (hard, "gamma_IV_hard")):
+            peak = peak_for(one_step_ratio_of(spec, law, 1.0), surrogate).only()
+            assert peak == pytest.approx(float(row[column]), rel=1e-8)
+        coded = peak_for(one_step_ratio_of(hard, law, 1.0, form="published"), surrogate).only()
+        assert coded == pytest.approx(float(row["gamma_IV_code_multreset2"]), rel=1e-8)
+        assert feed_forward_gain(surrogate.moment(law, theta, 2)) == pytest.approx(
+            float(row["gamma_ff"]) ** 2, rel=1e-8
+        )
+        widths = width_for(one_step_ratio_of(hard, law, 2.0), surrogate)
+        if row["beta_star_g2eq2_gamma1_hard"] == "nan":
+            assert widths.count == 0
+        else:
+            found = replace(surrogate, width=widths.only()).sharpness
+            assert found == pytest.approx(float(row["beta_star_g2eq2_gamma1_hard"]), rel=1e-8)
+
+
 def test_tail_has_zero_one_or_two_roots() -> None:
     spec = NeuronSpec(decay=0.9, reset_gradient=False)
     base = Surrogate("q_pseudo_spike", 1.0, 0.5)
@@ -334,13 +361,21 @@ def test_no_solution_in_the_published_setting() -> None:
 
 def test_published_forms_differ_where_they_are_wrong() -> None:
     """Triangular, decay .9, differentiated soft reset: coded 1.012, exact .731, measured .729."""
-    moments = {"first": 0.1457, "second": 0.0986}
-    exact = one_step_ratio("subtract", 0.9, **moments, weight_power=0.994, reset_kick=1.0)
-    coded = one_step_ratio(
-        "subtract", 0.9, **moments, weight_power=0.994, reset_kick=1.0, form="published"
+    spec = NeuronSpec(decay=0.9, delayed_reset=True, reset_gradient=True)
+    surrogate = Surrogate.from_dampening("triangular", 1.0, 1.0)
+    law = recurrent_law(spec, 0.0, 0.5, recurrent_variance=1.0)
+    exact, coded = (
+        one_step_ratio_of(spec, law, 0.994, form=form)(surrogate)
+        for form in ("corrected", "published")
     )
-    assert exact == pytest.approx(0.744, abs=0.02)
-    assert coded == pytest.approx(1.006, abs=0.02)
+    assert exact == pytest.approx(0.731, abs=0.003)
+    assert coded == pytest.approx(1.012, abs=0.004)
+    rng = np.random.default_rng(0)
+    weights = random_weights(300, 1.0, rng)
+    u, x = simulate(spec, weights, 0.0, 0.5, 130, rng, 8)
+    measured, _ = measured_ratios(spec, surrogate, weights, u[50:], x[50:], rng)
+    assert exact == pytest.approx(measured, rel=0.03)
+    assert coded != pytest.approx(measured, rel=0.03)
     assert one_step_ratio("multreset1", 0.5, 0.4, 0.2, 1.0, rate=0.5) == pytest.approx(0.225)
     uniform = published_uniform_law(np.eye(3), np.ones((3, 2)), 0.5, 1.0, "subtract")
     np.testing.assert_allclose(uniform.high, 6.0)
