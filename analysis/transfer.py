@@ -194,13 +194,14 @@ class Chain:
         if a == 0.0:
             # Nothing is carried over: u is the input alone.
             return Spectrum((0j, 0j), True)
-        values, converged = self._largest(4)
+        matrix = self._balanced()
+        values, converged = _largest(matrix, 4)
         if not converged or abs(values[0]) > 0.9:
             # Eigenvalues crowd near modulus 1: look near 1 itself, and at a whole turn of them.
             turn = 1.0 / max(float(self.masses[self.nodes >= self.dynamics.threshold].sum()), 1e-9)
-            near = self._nearest(4)
+            near = _nearest(matrix, 4)
             if not converged or abs(values[0].imag) > 1e-9 or abs(near[0].imag) > 1e-9:
-                more, converged = self._largest(int(min(2 * np.ceil(turn) + 4, MAX_EIGENVALUES)))
+                more, converged = _largest(matrix, int(min(2 * np.ceil(turn) + 4, MAX_EIGENVALUES)))
                 values = np.concatenate([values, more])
             values = np.concatenate([values, near])
         if a == 1.0 and self.smooth:
@@ -213,7 +214,6 @@ class Chain:
         values = _ordered(values)
         return Spectrum((complex(values[0]), complex(values[1])), converged)
 
-    @cached_property
     def _balanced(self) -> Any:
         """The matrix with weights that make it nearly symmetric in the tails: same eigenvalues."""
         if not self.smooth:
@@ -229,41 +229,6 @@ class Chain:
         # Far from the diagonal the matrix is 0 and the weight alone would overflow.
         return self.matrix * np.exp(np.minimum(exponent[:, None] - exponent, 300.0))
 
-    def _largest(self, count: int) -> tuple[NDArrayComplex, bool]:
-        """Return eigenvalues of the largest modulus, and whether all of them converged."""
-        n = len(self.nodes)
-        count = min(count, n - 3)
-        options = {"k": count, "ncv": min(n - 1, 2 * count + 24), "v0": _start_vector(n)}
-        try:
-            values = eigs(
-                self._balanced,
-                tol=1e-11,
-                maxiter=MAX_RESTARTS,
-                return_eigenvectors=False,
-                **options,
-            )
-        except ArpackNoConvergence as failure:
-            return _ordered(failure.eigenvalues), False
-        return _ordered(values), True
-
-    def _nearest(self, count: int) -> NDArrayComplex:
-        """Return the eigenvalues nearest to 1, through the factorised matrix."""
-        n = len(self.nodes)
-        inverse = LinearOperator((n, n), matvec=_shifted_solver(self._balanced), dtype=float)
-        try:
-            values = eigs(
-                inverse,
-                k=count,
-                ncv=min(n - 1, 32),
-                v0=_start_vector(n),
-                tol=1e-11,
-                maxiter=MAX_RESTARTS,
-                return_eigenvectors=False,
-            )
-        except ArpackNoConvergence as failure:
-            values = failure.eigenvalues
-        return _ordered(SHIFT - 1.0 / values)
-
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -271,6 +236,43 @@ class Spectrum:
 
     values: tuple[complex, complex]
     converged: bool
+
+
+def _largest(matrix: Any, count: int) -> tuple[NDArrayComplex, bool]:
+    """Return eigenvalues of the largest modulus, and whether all of them converged."""
+    n = matrix.shape[0]
+    count = min(count, n - 3)
+    options = {"k": count, "ncv": min(n - 1, 2 * count + 24), "v0": _start_vector(n)}
+    try:
+        values = eigs(
+            matrix,
+            tol=1e-11,
+            maxiter=MAX_RESTARTS,
+            return_eigenvectors=False,
+            **options,
+        )
+    except ArpackNoConvergence as failure:
+        return _ordered(failure.eigenvalues), False
+    return _ordered(values), True
+
+
+def _nearest(matrix: Any, count: int) -> NDArrayComplex:
+    """Return the eigenvalues nearest to 1, through the factorised matrix."""
+    n = matrix.shape[0]
+    inverse = LinearOperator((n, n), matvec=_shifted_solver(matrix), dtype=float)
+    try:
+        values = eigs(
+            inverse,
+            k=count,
+            ncv=min(n - 1, 32),
+            v0=_start_vector(n),
+            tol=1e-11,
+            maxiter=MAX_RESTARTS,
+            return_eigenvectors=False,
+        )
+    except ArpackNoConvergence as failure:
+        values = failure.eigenvalues
+    return _ordered(SHIFT - 1.0 / values)
 
 
 def _shifted_solver(matrix: Any) -> Callable[[Floats], Floats]:
