@@ -181,7 +181,8 @@ def _normal_mass(low: Any, high: Any) -> Any:
     flip = low > 0  # the upper tail is the lower one, mirrored: no 1 - 1
     a, b = np.where(flip, -high, low), np.where(flip, -low, high)
     wide = special.ndtr(b) - special.ndtr(a)
-    narrow = _panel(_density, a, np.minimum(b, a + 1.0))
+    near = np.maximum(a, -40.0)  # an infinite end is never narrow; its panel must stay finite
+    narrow = _panel(_density, near, np.minimum(b, near + 1.0))
     return np.where(b - a < 1.0, narrow, wide)
 
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate
+from scipy import integrate, stats
 from spikescope.analysis import laws
 from spikescope.analysis.laws import GaussianLaw, HistogramLaw, UniformLaw
 from spikescope.analysis.surrogate import COVERAGE_EPSILON, SHAPES, Surrogate
@@ -673,3 +673,12 @@ def test_good_input_is_not_refused():
     Surrogate("fast_sigmoid", tail=0.5)  # ignored by the other shapes
     Surrogate(width=torch.tensor(0.5))
     HistogramLaw([0.0, 1.0, 2.0], [0, 1])
+
+
+def test_gaussian_mass_to_infinity() -> None:
+    law = GaussianLaw(0.5, 2.0)
+    for low, high in ((1.0, np.inf), (-np.inf, 1.0), (9.0, np.inf), (-np.inf, np.inf)):
+        expected = stats.norm.cdf(high, 0.5, 2.0) - stats.norm.cdf(low, 0.5, 2.0)
+        if low == 9.0:
+            expected = stats.norm.sf(9.0, 0.5, 2.0)
+        assert law.probability(low, high) == pytest.approx(expected, rel=1e-12)
