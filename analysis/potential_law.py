@@ -149,7 +149,7 @@ class PotentialLaw:
         low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
         if not np.all(low < high):
             raise ValueError(f"the interval ({low}, {high}) is empty: low must be below high")
-        return np.maximum(self.cdf(high) - self.cdf(low), 0.0)
+        return np.clip(self.cdf(high) - self.cdf(low), 0.0, 1.0)
 
     @property
     def atom(self) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .layer_laws import ROUNDING
 from .stationary import StationaryLaw
 
 UNITS: dict[str, str] = {
@@ -75,7 +76,9 @@ def stationary_report(
     errors: dict[str, float | None] = {}
     for name, value in figures.items():
         other = coarse[name]
-        errors[name] = None if value is None or other is None else abs(value - other)
+        errors[name] = None
+        if value is not None and other is not None:
+            errors[name] = abs(value - other) + ROUNDING * abs(value)
     known = law.error
     renamed = {"mean_u": "mean", "std_u": "std", "rate": "rate", "mean_v": "mean_post",
                "std_v": "std_post"}  # fmt: skip

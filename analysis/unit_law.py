@@ -157,14 +157,17 @@ class UnitLaw:
             rough = law.grid_distance(end)
             if not (single and rough > 1.1 * distance) and law.total_variation(end) < distance:
                 return float(t)
-            if t == MAX_STEPS or (single and t == 64 and self._too_slow(rough / distance)):
+            look = single and (t == 64 or t % 1000 == 0)
+            if t == MAX_STEPS or (look and self._too_slow(t, rough / distance)):
                 break
         return float("inf")
 
-    def _too_slow(self, excess: float) -> bool:
-        """Whether the second eigenvalue alone needs far too many steps to divide by excess."""
+    def _too_slow(self, t: int, excess: float) -> bool:
+        """Whether the second eigenvalue alone, from t on, divides by excess too late."""
         modulus = min(abs(self.typical.spectrum.values[0]), 1.0)
-        return modulus > 1e-3 and np.log(excess) > -2.0 * MAX_STEPS * np.log(modulus)
+        # Early on faster modes still help, hence the factor 2 at first.
+        limit = MAX_STEPS * (2.0 if t < 1000 else 1.1) - t
+        return modulus > 1e-3 and bool(np.log(excess) > -limit * np.log(modulus))
 
     def removable(self, start: float | None = None, candidate: float | None = None) -> Removable:
         """Return what a constant start potential removes of the shift at t = 1.
