@@ -117,7 +117,12 @@ def step(spec: NeuronSpec, v: Any, current: Any, threshold: Any = None) -> tuple
 
 
 def replay(
-    spec: NeuronSpec, current: Any, spikes: Any = None, start: Any = None, threshold: Any = None
+    spec: NeuronSpec,
+    current: Any,
+    spikes: Any = None,
+    start: Any = None,
+    threshold: Any = None,
+    filtered: Any = 0.0,
 ) -> tuple[Any, Any]:
     """Recompute the pre-reset potential of a layer from what went in and what came out.
 
@@ -126,10 +131,11 @@ def replay(
 
     Args:
         spec: the layer's dynamics.
-        current: input current I, ``[T, ...]``; a synaptic filter begins empty.
+        current: input current I, ``[T, ...]``.
         spikes: observed spikes (0 or 1), ``[T, ...]``; the layer's own rule if None.
         start: potential v[0]; the spec's if None.
         threshold: thresholds per timestep, ``[T]`` or ``[T, ...]``; the spec's if None.
+        filtered: current that the synaptic filter holds before the first timestep.
 
     Returns:
         ``(u, s)``, both ``[T, ...]`` in the array type of the current: the pre-reset potential,
@@ -152,7 +158,6 @@ def replay(
                 "give one per timestep"
             )
     v = _in_precision_of(current[0], spec.start if start is None else start)
-    filtered: Any = 0.0
     us, ss = [], []
     for t in range(len(current)):
         filtered = (

@@ -25,7 +25,7 @@ def forward_block(
     spikes: Tensor,
     current: Tensor,
     *,
-    threshold: float,
+    threshold: Tensor | float,
     scale: float,
     surrogate: Surrogate | None,
     fired_before: Tensor,
@@ -38,7 +38,7 @@ def forward_block(
         implied: spikes (0 or 1) that u implies, ``[T, N, ...]``.
         spikes: observed spikes (0 or 1), ``[T, N, ...]``.
         current: input current, ``[T, N, ...]``.
-        threshold: threshold in force.
+        threshold: threshold in force; a tensor must broadcast over u.
         scale: potential per unit of the density's axis.
         surrogate: declared surrogate; without one its columns say that nothing was seen.
         fired_before: spikes of each element before this block, ``[N, ...]``.
@@ -71,31 +71,38 @@ def _forward(
     spikes: Tensor,
     current: Tensor,
     fired_before: Tensor,
-    threshold: float,
+    threshold: Tensor | float,
     scale: float,
     surrogate: Surrogate | None,
     t: int,
 ) -> Block:
     timesteps = len(u)
-    z = _flat(u) - threshold
+    z = _flat(u - threshold)
     finite = torch.isfinite(z)
     z = torch.where(finite, z, 0.0)
+    # Moments are taken about one level, for precision; it is the threshold itself if there is one.
+    level: Tensor | float = threshold
+    about = z
+    if isinstance(threshold, Tensor):
+        level = threshold.double().mean()
+        if threshold.numel() > 1:
+            about = torch.where(finite, _flat(u - level.to(u.dtype)), 0.0)
     per_sample = _count(finite)
     count = per_sample.sum(-1)
     block = {
         "samples": (per_sample > 0).sum(-1),
         "count": count,
         "nonfinite": z[0].numel() - count,
-        "threshold": _constant(threshold, timesteps, u),
+        "threshold": _constant(level, timesteps, u),
     }
     block |= _agreement(z, finite, _flat(implied), _flat(spikes), scale)
-    block |= _moments("u", z, finite, per_sample, threshold)
+    block |= _moments("u", about, finite, per_sample, level)
     # The input is looked at where u is finite, so that one count weighs both.
     current = torch.where(finite, _flat(current), 0.0)
     moments = _moments("input", current, finite, per_sample, 0.0)
     block |= {name: moments[name] for name in ("input_mean", "input_var")}
-    least = torch.where(finite, z, torch.inf).amin((1, 2)).double() + threshold
-    largest = torch.where(finite, z, -torch.inf).amax((1, 2)).double() + threshold
+    least = torch.where(finite, about, torch.inf).amin((1, 2)).double() + level
+    largest = torch.where(finite, about, -torch.inf).amax((1, 2)).double() + level
     block["u_min"] = torch.where(count > 0, least, torch.nan)
     block["u_max"] = torch.where(count > 0, largest, torch.nan)
     block |= density(z / scale, finite)
@@ -293,13 +300,14 @@ def _largest(values: Tensor) -> Tensor:
     return torch.maximum(values.amax((1, 2)), -values.amin((1, 2)))
 
 
-def _constant(value: float, timesteps: int, like: Tensor) -> Tensor:
-    dtype = torch.int64 if isinstance(value, int) else torch.float64
-    return torch.full((timesteps,), value, dtype=dtype, device=like.device)
+def _constant(value: Tensor | float, timesteps: int, like: Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.double().expand(timesteps)
+    return torch.full((timesteps,), value, dtype=torch.float64, device=like.device)
 
 
 def _moments(
-    name: str, values: Tensor, finite: Tensor, per_sample: Tensor, threshold: float
+    name: str, values: Tensor, finite: Tensor, per_sample: Tensor, level: Tensor | float
 ) -> Block:
     """Return mean and variance, also over the samples' means.
 
@@ -319,13 +327,13 @@ def _moments(
     square = (centred * centred).sum(-1).double().sum(-1) / count
     unit = unit.double()
     return {
-        f"{name}_mean": mean * unit + threshold,
+        f"{name}_mean": mean * unit + level,
         f"{name}_var": (square - rest * rest).clamp(min=0) * unit**2,
-        **_sample_moments(name, summed / per_sample * unit[:, None], threshold),
+        **_sample_moments(name, summed / per_sample * unit[:, None], level),
     }
 
 
-def _sample_moments(name: str, per_sample: Tensor, shift: float) -> Block:
+def _sample_moments(name: str, per_sample: Tensor, shift: Tensor | float) -> Block:
     """Return mean and variance over samples of a figure ``[T, N]``, NaN where nothing was seen."""
     seen = torch.isfinite(per_sample)
     values = torch.where(seen, per_sample, 0.0)

@@ -32,7 +32,11 @@ class Gradients(NamedTuple):
 
 
 def membrane(
-    spec: NeuronSpec, current: Tensor, spikes: Tensor, start: Tensor
+    spec: NeuronSpec,
+    current: Tensor,
+    spikes: Tensor,
+    start: Tensor,
+    filtered: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Recompute the pre-reset potential, fed with the observed spikes so that no error grows.
 
@@ -41,6 +45,7 @@ def membrane(
         current: input current, ``[T, N, ...]``.
         spikes: observed spikes, 0 or 1, ``[T, N, ...]``.
         start: potential before the first timestep, ``[N, ...]``.
+        filtered: current that a synaptic filter holds before it, ``[N, ...]``; None for none.
 
     Returns:
         ``(u, implied)``, both ``[T, N, ...]``: the potential, and the spikes that it implies.
@@ -52,7 +57,8 @@ def membrane(
         >>> [round(value, 6) for value in u.flatten().tolist()], implied.flatten().tolist()
         ([0.6, 1.1], [0.0, 1.0])
     """
-    u, implied = replay(spec, current, spikes=spikes, start=start)
+    held = 0.0 if filtered is None else filtered
+    u, implied = replay(spec, current, spikes=spikes, start=start, filtered=held)
     return u, implied
 
 
@@ -116,4 +122,4 @@ def _reset_slope(spec: NeuronSpec, u: Tensor) -> Any:
     if spec.reset == "to_value":
         return spec.reset_value - u
     amount = spec.threshold if spec.reset_amount is None else spec.reset_amount
-    return -float(amount)
+    return -amount

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..analysis.neuron import NeuronSpec
 from . import accumulators, capture
 from .accumulators import Block
-from .adapters import Adapter, SpikingLayer
+from .adapters import Adapter, Call, SpikingLayer, State
 
 Guard = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -26,6 +27,7 @@ class _Call:
 
     t: int
     mode: str
+    spec: NeuronSpec
     u: Tensor
     spikes: Tensor
     later: _Call | None = None
@@ -54,11 +56,12 @@ class LayerHooks:
         self.calls = 0
         self.timesteps: int | None = None
         self._adapter = adapter
+        self._scale = layer.scale
         self._before = guard(self._before_call)
         self._after = guard(self._after_call)
         self._guard = guard
         self._handles: list[Any] = []
-        self._entered: tuple[bool, Tensor, Tensor] | None = None
+        self._entered: tuple[State, Tensor] | None = None
         self._last: _Call | None = None
         self._fired: Tensor | None = None
         self._half: list[_Call] = []  # dL/ds has arrived, dL/dI has not
@@ -98,15 +101,16 @@ class LayerHooks:
         self._half = []
 
     def _before_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        current, place = _first_tensor(args, kwargs)
-        timed = self._adapter.time_first(module, current.detach())
         self._entered = None
+        place = self._adapter.current(module, args, kwargs)
+        current: Tensor = kwargs[place] if isinstance(place, str) else args[place]
+        timed = self._adapter.time_first(module, current.detach())
         if timed.numel() == 0:
             self.notes.setdefault("empty", _EMPTY.format(shape=tuple(current.shape)))
             return None
-        start = self._adapter.start(module, timed)
+        state = self._adapter.state(module, Call(args, kwargs, timed))
         view = current.view_as(current)
-        self._entered = self._adapter.fresh(module), start, view
+        self._entered = state, view
         if isinstance(place, str):
             return args, {**kwargs, place: view}
         return (*args[:place], view, *args[place + 1 :]), kwargs
@@ -114,12 +118,13 @@ class LayerHooks:
     def _after_call(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if self._entered is None:
             return None
-        (fresh, start, current), self._entered = self._entered, None
-        if fresh:
+        (state, current), self._entered = self._entered, None
+        if state.fresh:
             self._last, self._fired = None, None
-        view = output.view_as(output)
+        spikes = self._adapter.spikes(module, output)
+        view = spikes.view_as(spikes)
         with torch.no_grad():
-            call = self._record(module, start, current.detach(), view.detach())
+            call = self._record(module, state, current.detach(), view.detach())
         self.calls += 1
         if view.requires_grad:
             self._could_learn = self._could_learn or module.training
@@ -128,26 +133,26 @@ class LayerHooks:
                 _on_gradient(current, self._guard(lambda grad: self._at_input(call, grad)))
         elif module.training and torch.is_grad_enabled():
             self.notes.setdefault("no_input_gradient", _NO_INPUT_GRADIENT)
-        return view
+        return self._adapter.with_spikes(module, output, view)
 
-    def _record(self, module: nn.Module, start: Tensor, current: Tensor, output: Tensor) -> _Call:
+    def _record(self, module: nn.Module, state: State, current: Tensor, output: Tensor) -> _Call:
         """Replay the call and fold what it did into the statistics of the step."""
-        spec = self.layer.spec
+        spec = self._adapter.live_spec(module, self.layer)
         current = self._adapter.time_first(module, current)
         spikes = self._adapter.time_first(module, output)
-        if spec.spike_height != 1.0:
+        if not (isinstance(spec.spike_height, int | float) and spec.spike_height == 1):
             spikes = spikes / spec.spike_height
-        u, implied = capture.membrane(spec, current, spikes, start)
+        u, implied = capture.membrane(spec, current, spikes, state.v, state.current)
         t = 1 if self._last is None else self._last.t + len(self._last.u)
         fired = torch.zeros_like(spikes[0]) if self._fired is None else self._fired
-        call = _Call(t, "train" if module.training else "eval", u, spikes)
+        call = _Call(t, "train" if module.training else "eval", spec, u, spikes)
         block = accumulators.forward_block(
             u,
             implied,
             spikes,
             current,
             threshold=spec.threshold,
-            scale=self.layer.scale,
+            scale=self._scale,
             surrogate=self.layer.surrogate,
             fired_before=fired,
             t=t,
@@ -167,7 +172,7 @@ class LayerHooks:
             self.timesteps = last
 
     def _at_output(self, call: _Call, grad: Tensor) -> None:
-        timed = self._adapter.time_first(self.layer.module, grad) * self.layer.spec.spike_height
+        timed = self._adapter.time_first(self.layer.module, grad) * call.spec.spike_height
         self.reached = True
         if call.grad_spikes is None:
             self._half.append(call)
@@ -184,7 +189,7 @@ class LayerHooks:
             else:
                 self._half.remove(call)
             inside = capture.gradients(
-                self.layer.spec,
+                call.spec,
                 self.layer.surrogate,
                 call.u,
                 call.spikes,
@@ -209,14 +214,3 @@ _TIMESTEPS = "the number of timesteps changed from {a} to {b}; its rows are kept
 
 def _on_gradient(tensor: Tensor, hook: Callable[..., Any]) -> None:
     tensor.register_hook(hook)  # type: ignore[no-untyped-call]
-
-
-def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, int | str]:
-    """Return the input current among a call's arguments, and its place."""
-    for place, value in enumerate(args):
-        if isinstance(value, Tensor):
-            return value, place
-    for name, value in kwargs.items():
-        if isinstance(value, Tensor):
-            return value, name
-    raise TypeError("the layer was called without a tensor")

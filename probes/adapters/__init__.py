@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import adapter_spikescope
-from .base import Adapter, SpikingLayer
+from .adapter_spikescope import SpikescopeAdapter
+from .base import WRITABLE, Adapter, Call, SpikingLayer, State
 
-ADAPTERS: tuple[Adapter, ...] = (adapter_spikescope,)
+ADAPTERS: tuple[Adapter, ...] = (SpikescopeAdapter(),)
 """Asked in this order; the first that knows a module reads it."""
 
-__all__ = ["ADAPTERS", "Adapter", "SpikingLayer"]
+__all__ = ["ADAPTERS", "WRITABLE", "Adapter", "Call", "SpikingLayer", "State"]

@@ -6,34 +6,35 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from ...analysis.surrogate import Surrogate
 from ..lif import LIF
-from .base import SpikingLayer
-
-framework = "spikescope"
+from .base import Adapter, Call, SpikingLayer, State
 
 
-def handles(module: nn.Module) -> bool:
-    """Return whether the module is a LIF layer of ours."""
-    return isinstance(module, LIF)
+class SpikescopeAdapter(Adapter):
+    """Reads :class:`~spikescope.probes.lif.LIF`."""
 
+    framework = "spikescope"
 
-def describe(name: str, module: nn.Module) -> SpikingLayer:
-    """Return the layer's own record of its dynamics."""
-    layer = cast(LIF, module)
-    return SpikingLayer(name, layer, layer.spec, layer.surrogate)
+    def handles(self, module: nn.Module) -> bool:
+        """Return whether the module is a LIF layer of ours."""
+        return isinstance(module, LIF)
 
+    def describe(self, name: str, module: nn.Module) -> SpikingLayer:
+        """Return the layer's own record of its dynamics."""
+        layer = cast(LIF, module)
+        return SpikingLayer(name, layer, layer.spec, layer.surrogate)
 
-def time_first(module: nn.Module, tensor: Tensor) -> Tensor:
-    """Return the sequence as it is, and a single timestep with a time axis in front."""
-    return tensor if cast(LIF, module).step_mode == "multi" else tensor.unsqueeze(0)
+    def state(self, module: nn.Module, call: Call) -> State:
+        """Return the potential that the layer itself will begin with."""
+        layer = cast(LIF, module)
+        fresh = layer.step_mode == "multi" or layer.v is None
+        return State(layer.carried(call.current[0]).detach(), None, fresh)
 
+    def time_first(self, module: nn.Module, tensor: Tensor) -> Tensor:
+        """Return the sequence as it is, and a single timestep with a time axis in front."""
+        return tensor if cast(LIF, module).step_mode == "multi" else tensor.unsqueeze(0)
 
-def fresh(module: nn.Module) -> bool:
-    """Return whether the layer starts from its start potential."""
-    layer = cast(LIF, module)
-    return layer.step_mode == "multi" or layer.v is None
-
-
-def start(module: nn.Module, current: Tensor) -> Tensor:
-    """Return the potential that the layer itself will begin with."""
-    return cast(LIF, module).carried(current[0]).detach()
+    def declared(self, module: nn.Module) -> Surrogate | None:
+        """Return the surrogate that the layer was given."""
+        return cast(LIF, module).surrogate

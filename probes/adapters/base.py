@@ -1,14 +1,47 @@
-"""The protocol of an adapter: what one framework calls the parts of its spiking layers."""
+"""What an adapter is: what one framework calls the parts of its spiking layers."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from ...analysis.neuron import NeuronSpec
 from ...analysis.surrogate import Surrogate
+
+WRITABLE = ("start", "threshold", "surrogate")
+"""What a remedy may want to write into a layer."""
+
+
+class Call(NamedTuple):
+    """One call of a layer, before it runs.
+
+    Args:
+        args: positional arguments.
+        kwargs: keyword arguments.
+        current: the input current, time first, ``[T, N, ...]``, without gradient.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    current: Tensor
+
+
+class State(NamedTuple):
+    """What a layer carries into a call.
+
+    Args:
+        v: potential after the last reset, ``[N, ...]``.
+        current: filtered current of a synapse, ``[N, ...]``; None for none or an empty one.
+        fresh: whether the call begins a new sequence.
+    """
+
+    v: Tensor
+    current: Tensor | None
+    fresh: bool
 
 
 @dataclass(frozen=True)
@@ -18,52 +51,80 @@ class SpikingLayer:
     Args:
         name: its name in the model.
         module: the layer itself.
-        spec: its dynamics, in plain numbers.
-        surrogate: the derivative of its spike, None if unknown.
+        spec: its dynamics when the probe was attached, in plain numbers or arrays.
+        surrogate: the derivative of its spike as measured, else as declared; None if unknown.
+        writable: which of :data:`WRITABLE` can be written back into it.
     """
 
     name: str
     module: nn.Module
     spec: NeuronSpec
     surrogate: Surrogate | None
+    writable: tuple[str, ...] = WRITABLE
 
     @property
     def scale(self) -> float:
-        """Potential that one unit of the density's axis stands for: the threshold's size."""
-        size = abs(float(self.spec.threshold))
-        return size if size > 0.0 else 1.0
+        """Potential that one unit of the density's axis stands for: the threshold's mean size."""
+        import numpy as np
+
+        size = float(np.abs(np.mean(np.asarray(self.spec.threshold, dtype=float))))
+        return size if np.isfinite(size) and size > 0.0 else 1.0
 
 
-class Adapter(Protocol):
-    """What a framework's spiking layers look like; one object per framework, without state."""
+class Adapter(ABC):
+    """One framework; an instance holds no state.
+
+    Nothing here imports the framework unless the user has: an adapter looks it up in
+    ``sys.modules``. Hooks call ``state``, ``live_spec``, ``time_first``, ``spikes`` and
+    ``with_spikes`` inside the user's training step: none of them may wait for the device, draw a
+    random number or change the module.
+    """
 
     framework: str
 
+    @abstractmethod
     def handles(self, module: nn.Module) -> bool:
         """Return whether the module is a spiking layer of this framework."""
-        ...
 
+    @abstractmethod
     def describe(self, name: str, module: nn.Module) -> SpikingLayer:
-        """Return the layer's dynamics and surrogate.
+        """Return the layer's dynamics and surrogate, once, when the probe is attached.
 
         Raises:
-            ValueError: the layer cannot be read; the message is the reason shown to the user.
+            ValueError: the layer has no closed form that replay could follow, or cannot be read;
+                the message is the reason shown to the user.
         """
-        ...
+
+    @abstractmethod
+    def state(self, module: nn.Module, call: Call) -> State:
+        """Return what the layer carries into the call that is about to run."""
+
+    def live_spec(self, module: nn.Module, layer: SpikingLayer) -> NeuronSpec:
+        """Return the dynamics in force now; learned values as tensors that broadcast over u."""
+        return layer.spec
+
+    def current(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> int | str:
+        """Return the place of the input current among the arguments: index or keyword."""
+        return 0 if args else next(iter(kwargs))
 
     def time_first(self, module: nn.Module, tensor: Tensor) -> Tensor:
-        """Return a view ``[T, N, ...]`` of the layer's input or output; T is 1 for one timestep."""
-        ...
+        """Return a view ``[T, N, ...]`` of an input or output; T is 1 for a single timestep."""
+        return tensor
 
-    def fresh(self, module: nn.Module) -> bool:
-        """Return whether the next call begins a new sequence."""
-        ...
+    def spikes(self, module: nn.Module, output: Any) -> Tensor:
+        """Return the spikes among what the layer returns."""
+        if not isinstance(output, Tensor):
+            raise TypeError(f"the layer returned {type(output).__name__}, not a tensor of spikes")
+        return output
 
-    def start(self, module: nn.Module, current: Tensor) -> Tensor:
-        """Return the potential v before the next call, ``[N, ...]``, without a gradient.
+    def with_spikes(self, module: nn.Module, output: Any, spikes: Tensor) -> Any:
+        """Return the layer's output with another tensor in place of its spikes."""
+        return spikes
 
-        Args:
-            module: the layer, before its call.
-            current: its input, time first.
-        """
-        ...
+    def spike_function(self, module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+        """Return the layer's spike as a function of u - threshold, to be measured by autograd."""
+        return None
+
+    def declared(self, module: nn.Module) -> Surrogate | None:
+        """Return the surrogate that the layer's settings declare; None if it names none."""
+        return None
