@@ -25,6 +25,7 @@ from ..data.runs import RunError
 from .catalogue import Catalogue, Snapshot
 from .components import named, switch
 from .pages import about, findings, layer, overview, runs
+from .pages.content import CHECKING
 from .security import Access, protect
 from .view import View
 from .words import state, verdict
@@ -207,6 +208,7 @@ def _draw(
     name = "" if view.page == "runs" else _name(catalogue, view)
     line: Any = None
     page = view.page or "overview"
+    unfinished = False
     try:
         if name:
             run = catalogue.run(name)
@@ -221,6 +223,8 @@ def _draw(
             page = page if page in _PAGES else "overview"
             line = _verdict(run)
             content = _PAGES[page][1](run, view)
+        unfinished = content.unfinished or (run is not None and run.checking)
+        seen = None if unfinished else seen
     except (RunError, OSError) as error:
         # A stale link or a broken run is said on the page.
         seen = None
@@ -231,7 +235,7 @@ def _draw(
         content = about.unreadable(name, f"An error of spikescope itself: {error!r}")
     # The switches stay while this stays, and with them the keyboard's focus.
     shape = [page if run else "runs", name, *map(repr, content.shape)]
-    live = run.state == "recording" if run is not None else not name
+    live = unfinished or (run.state == "recording" if run is not None else not name)
     return (
         view.theme,
         _crumbs(run, name, view),
@@ -251,7 +255,13 @@ def _disk(catalogue: Catalogue) -> list[Any]:
 
 
 def _verdict(run: Snapshot) -> html.P | None:
-    line, severity = verdict(run, run.findings)
+    found = run.findings
+    if run.checking:
+        return html.P(CHECKING, className="verdict")
+    if run.failure:
+        failed = f"The findings could not be worked out: {run.failure}."
+        return html.P(failed, className="verdict warning")
+    line, severity = verdict(run, found)
     if severity == "empty":
         return None  # the page itself says it
     return html.P(line, className=f"verdict {severity}")

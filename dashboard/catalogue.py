@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..analysis import findings as rules
-from ..analysis.findings import Finding
+from ..analysis.findings import Finding, diagnose
 from ..data.runs import Run, RunError, find_runs
 from .figures_scalars import thin
 from .words import worst
+
+log = logging.getLogger(__name__)
 
 KEPT = 4
 """Runs that stay in memory."""
@@ -24,13 +28,20 @@ KEPT = 4
 SPARKLINE = 100
 """Points of a loss in the table of runs."""
 
+PATIENCE = 1.0
+"""Seconds that a page waits for the findings before it is shown without them."""
+
+_ONE_CHECK = threading.Lock()
+"""Checks run one after the other: the processor belongs to the training."""
+
 Stamp = tuple[int, float, str]
 
 
 class Snapshot(Run):
     """A run as it was when it was first looked at: its tables are read once.
 
-    Readers on several threads share it; frames that it returns must not be changed.
+    Readers on several threads share it; frames that it returns must not be changed. ``failure``
+    says why the findings could not be worked out; it is empty where they could.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,6 +49,12 @@ class Snapshot(Run):
         self.stamp = stamp(path)
         self._lock = threading.RLock()
         self._frames: dict[str, pd.DataFrame] = {}
+        self._places: dict[str, dict[Any, Any]] = {}
+        self._checker: threading.Thread | None = None
+        self._checked = threading.Event()
+        self._found: list[Finding] = []
+        self._due = 0.0
+        self.failure = ""
 
     def table(
         self,
@@ -56,9 +73,13 @@ class Snapshot(Run):
                 if mode not in self._frames:
                     self._frames[mode] = table[table["mode"] == mode]
                 table = self._frames[mode]
-        if layer is not None:
-            self.layer(layer)
-            table = table[table["layer"] == layer]
+            if layer is not None:
+                self.layer(layer)
+                # Comparing names row by row would be felt in a long run.
+                key = mode or "all"
+                if key not in self._places:
+                    self._places[key] = table.groupby("layer", sort=False).indices
+                table = table.iloc[self._places[key].get(layer, [])]
         if since is not None:
             table = table[table["step"] >= since]
         if columns is not None:
@@ -73,12 +94,33 @@ class Snapshot(Run):
                 self._frames["scalars"] = super().scalars()
             return self._frames["scalars"]
 
-    @cached_property
+    @property
     def findings(self) -> list[Finding]:
-        """Findings of the run, the worst first."""
+        """Findings of the run, the worst first; empty while they are being worked out."""
         with self._lock:
-            diagnose = getattr(rules, "diagnose", None)
-            return list(diagnose(self)) if diagnose is not None else []
+            if self._checker is None:
+                # A daemon: a long check must not keep the server from ending.
+                self._checker = threading.Thread(target=self._check, daemon=True)
+                self._due = time.monotonic() + PATIENCE
+                self._checker.start()
+        self._checked.wait(max(0.0, self._due - time.monotonic()))
+        return self._found
+
+    @property
+    def checking(self) -> bool:
+        """Whether the findings are still being worked out."""
+        return self._checker is not None and not self._checked.is_set()
+
+    def _check(self) -> None:
+        try:
+            with _ONE_CHECK:
+                self._found = diagnose(self)
+        except Exception as error:
+            # What was recorded can be looked at all the same.
+            log.exception("checking %s failed", self.name)
+            self.failure = repr(error)
+        finally:
+            self._checked.set()
 
     @cached_property
     def modes(self) -> list[str]:
@@ -178,7 +220,7 @@ class Catalogue:
             return known
 
     def known(self, name: str) -> bool:
-        """Return whether a run's summary is at hand without reading the run."""
+        """Return whether a run's summary is whole and at hand without reading the run."""
         with self._lock:
             return name in self._summaries
 
@@ -200,9 +242,11 @@ class Catalogue:
             known = self._summaries.get(name)
         if known is not None and known[0] == now:
             return known[1]
-        made = Summary.of(self.run(name))
-        with self._lock:
-            self._summaries[name] = (now, made)
+        run = self.run(name)
+        made = Summary.of(run)
+        if not run.checking:
+            with self._lock:
+                self._summaries[name] = (now, made)
         return made
 
     def _path(self, name: str) -> Path:

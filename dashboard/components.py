@@ -60,7 +60,10 @@ def figure_block(drawn: go.Figure, goes: str = "", *, index: str = "") -> html.F
     title = drawn.layout.title.text or ""
     return html.Figure(
         [
-            html.Div(graph, role="img", **named(f"{title}. {words}")),
+            # Beside the graph, not around it: what lies inside a picture is not read, and the
+            # graph's own button would be out of reach.
+            html.Div(role="img", className="unseen", **named(f"{title}. {words}")),
+            graph,
             html.Figcaption(words, className="reading"),
         ],
         className="figure",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -132,11 +133,20 @@ def _vertical(rows: pd.DataFrame, what: Metric) -> dict[str, Any]:
     if not what.log:
         return {"range": [0.0, top * 1.08 or 1.0]} if what.column else {}
     low = float(rows["value"].min()) / 2
-    low, top = np.log10(low), np.log10(2 * top)
-    # Whole decades alone would leave a narrow range without two labels.
-    ticks = np.linspace(low, top, 5)[1:-1]
-    text = [f"{10**tick:.1e}" for tick in ticks]
-    return {"type": "log", "range": [low, top], "tickvals": (10**ticks).tolist(), "ticktext": text}
+    top *= 2
+    ticks = [
+        digit * 10.0**power
+        for power in range(math.floor(math.log10(low)), math.ceil(math.log10(top)))
+        # Whole decades alone would leave a narrow range without two labels.
+        for digit in ((1, 2, 5) if top < 1e3 * low else (1,))
+        if low <= digit * 10.0**power <= top
+    ]
+    return {
+        "type": "log",
+        "range": [math.log10(low), math.log10(top)],
+        "tickvals": ticks,
+        "ticktext": [f"{tick:.0e}".replace("e-0", "e-").replace("e+0", "e") for tick in ticks],
+    }
 
 
 def _sentence(rows: pd.DataFrame, name: str, step: int, dropped: list[int]) -> str:

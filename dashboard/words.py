@@ -75,12 +75,19 @@ def verdict(run: Run, findings: Sequence[Finding]) -> tuple[str, str]:
         if any(finding.severity == severity for finding in findings)
     ]
     touched = len({finding.layer for finding in findings if finding.layer})
-    judged = {"error": "Not healthy", "warning": "Worth a look", "note": "Healthy, with notes"}
+    judged = {
+        "error": "Not healthy",
+        "warning": "Worth a look",
+        "note": "No error and no warning",
+    }
     listed = ", ".join(numbers[:-1]) + " and " + numbers[-1] if numbers[1:] else numbers[0]
     line = f"{judged[gravest.severity]}: {listed}"
     if touched:
         line += f" in {touched} of {count(layers, 'layer')}"
-    return f"{line}. First, {place(gravest)}: {gravest.text}", gravest.severity
+    if gravest.severity == "note":
+        return f"{line}.", gravest.severity
+    sentence = gravest.text.split(". ")[0].rstrip(".")
+    return f"{line}. First, {place(gravest)}: {sentence}.", gravest.severity
 
 
 def nothing_yet(run: Run) -> str:
@@ -114,9 +121,15 @@ def ago(seconds: float) -> str:
 def spec_line(spec: dict[str, Any], surrogate: dict[str, Any] | None) -> str:
     """Return a layer's dynamics and surrogate in one line."""
     known = [name for name in ("decay", "gain", "threshold", "reset", "start") if name in spec]
-    line = ", ".join(f"{name} {spec[name]}" for name in known) or "dynamics unknown"
+    line = ", ".join(f"{name} {_short_value(spec[name])}" for name in known) or "dynamics unknown"
     if surrogate is None:
         return f"{line}; no surrogate"
     shape = str(surrogate.get("shape", "unknown")).replace("_", " ")
-    numbers = [f"{name} {surrogate[name]}" for name in ("peak", "width") if name in surrogate]
+    numbers = [
+        f"{name} {_short_value(surrogate[name])}" for name in ("peak", "width") if name in surrogate
+    ]
     return f"{line}; surrogate {', '.join([shape, *numbers])}"
+
+
+def _short_value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from flask.testing import FlaskClient
 from hypothesis import given, settings
@@ -29,7 +31,7 @@ from spikescope.dashboard.pages import overview
 from spikescope.dashboard.security import Access, host_name
 from spikescope.dashboard.server import make_server, serve
 from spikescope.dashboard.view import PAGES, View
-from spikescope.data.runs import RunError
+from spikescope.data.runs import RunError, open_run
 from spikescope.data.store import RunStore
 
 OUTPUTS = (
@@ -435,6 +437,20 @@ def test_runs_are_read_again_only_when_they_changed(tmp_path: Path) -> None:
     assert catalogue.summary("live").last_step == 5
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [{}, {"layer": "block1.lif"}, {"mode": "train"}, {"mode": "eval"}, {"since": 100},
+     {"layer": "block2.lif", "mode": "train", "since": 50, "columns": ["rate", "t", "coverage"]},
+     {"layer": "block0.lif", "mode": "eval"}],
+)  # fmt: skip
+def test_a_snapshot_reads_like_the_run(root: Path, choice: dict[str, Any]) -> None:
+    plain = open_run(root / "one").table(**choice)
+    kept = Snapshot(root / "one").table(**choice)
+    pd.testing.assert_frame_equal(plain.reset_index(drop=True), kept.reset_index(drop=True))
+    with pytest.raises(RunError, match="layer 'gone' is not in run"):
+        Snapshot(root / "one").table(layer="gone")
+
+
 def test_only_a_few_runs_stay_in_memory(tmp_path: Path) -> None:
     for name in "abcdef":
         RunStore(tmp_path / name, header(["net"])).end("finished")
@@ -468,6 +484,48 @@ def test_findings_are_spelt_out_with_a_link(root: Path, monkeypatch: pytest.Monk
     table = words(draw(client, "?run=one&page=findings")["content"])
     for part in ("G1", "block1.lif", "0 to 100", "Too low.", "A paper"):
         assert part in table
+
+
+def test_slow_rules_do_not_hold_up_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "slow", layers=2, steps=range(2))
+    go = threading.Event()
+    finding = Finding("G1", "error", "", None, (0, 1), 0.0, 0.0, 0.0, "", "Bad.", "A paper")
+
+    def wait(_: Any) -> list[Finding]:
+        go.wait(10)
+        return [finding]
+
+    monkeypatch.setattr(catalogue_module, "diagnose", wait)
+    monkeypatch.setattr(catalogue_module, "PATIENCE", 0.01)
+    client = client_of(tmp_path)
+    first = draw(client, "?run=slow")
+    assert "The rules are being checked" in words(first["verdict"])
+    assert "Gradient coverage, step 1" in words(first["content"])
+    assert "checking …" in words(draw(client, "?page=runs")["content"])
+    assert first["tick"]["max_intervals"] == -1  # although the run itself has ended
+    go.set()
+    monkeypatch.setattr(catalogue_module, "PATIENCE", 10.0)
+    for _ in range(100):
+        last = draw(client, "?run=slow", beat=True, drawn=first["drawn"]["data"])
+        if last["tick"]["max_intervals"] == 0:
+            break
+        time.sleep(0.05)
+    assert "Not healthy: 1 error" in words(last["verdict"])
+    assert "G1" in words(draw(client, "?page=runs")["content"])
+
+
+def test_failing_rules_leave_the_record_to_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run", layers=2, steps=range(2))
+
+    def fail(_: Any) -> list[Finding]:
+        raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr(catalogue_module, "diagnose", fail)
+    parts = draw(client_of(tmp_path), "?run=run")
+    assert "could not be worked out: ZeroDivisionError('boom')" in words(parts["verdict"])
+    assert "Gradient coverage, step 1" in words(parts["content"])
 
 
 # The address.

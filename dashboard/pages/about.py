@@ -65,6 +65,7 @@ def _facts(facts: dict[str, Any]) -> html.Dl:
     for name, value in facts.items():
         if name.endswith(("created", "ended")) and isinstance(value, int | float):
             value = f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        value = "not known" if value is None else value
         text = (
             value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         )

@@ -12,6 +12,9 @@ from ..components import notice, step_slider, switch
 from ..figures_heatmap import recorded_steps
 from ..view import View
 
+CHECKING = "The rules are being checked …"
+"""Said while the findings are being worked out."""
+
 
 @dataclass(frozen=True)
 class Content:
@@ -22,12 +25,14 @@ class Content:
         body: everything else.
         defaults: what each switch stands at when the address does not say.
         shape: changes when the switches themselves must be drawn anew.
+        unfinished: whether the next look has more to show although the disk is the same.
     """
 
     controls: list[Any] = field(default_factory=list)
     body: list[Any] = field(default_factory=list)
     defaults: dict[str, Any] = field(default_factory=dict)
     shape: tuple[Any, ...] = ()
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ..catalogue import Snapshot
 from ..components import badge, grid, notice
 from ..view import View
 from ..words import place
-from .content import Content
+from .content import CHECKING, Content
 
 COLUMNS = ("code", "severity", "layer", "t", "steps", "measured", "± error", "bound", "unit",
            "text", "source")  # fmt: skip
@@ -37,6 +37,10 @@ def frame(found: list[Finding]) -> pd.DataFrame:
 def render(run: Snapshot, view: View) -> Content:
     """Return the page: a table; a chosen row is spelt out under it."""
     found = ranked(run)
+    if run.checking:
+        return Content(body=[notice("Not yet.", CHECKING)])
+    if run.failure:
+        return Content(body=[notice("The rules failed.", run.failure, kind="warning")])
     if not found:
         return Content(body=[notice("No finding.", "No rule of the catalogue fired on this run.")])
     widths = {"code": 80, "severity": 110, "layer": 180, "t": 70, "steps": 120, "measured": 110,

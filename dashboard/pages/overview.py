@@ -16,7 +16,7 @@ from ..figures_style import number
 from ..metrics import METRICS
 from ..view import View
 from ..words import nothing_yet, place
-from .content import Content, Moment, show_switch
+from .content import CHECKING, Content, Moment, show_switch
 
 MOST_FINDINGS = 12
 """Findings beside the heatmap; the page Findings has them all."""
@@ -87,7 +87,7 @@ def _findings(run: Snapshot, view: View) -> html.Section:
     )
     content: list[Any] = [html.Ul(items, className="findings"), *more]
     if not items:
-        content = [html.P("None.", className="quiet")]
+        content = [html.P(CHECKING if run.checking else "None.", className="quiet")]
     return html.Section([html.H2(f"Findings ({len(found)})"), *content], className="side")
 
 

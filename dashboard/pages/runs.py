@@ -18,7 +18,7 @@ from ..words import place, state
 from .content import Content
 
 PATIENCE = 1.0
-"""Seconds spent on reading runs for this table; the rest is read when a run is opened."""
+"""Seconds that one look spends on reading runs; the next look goes on with the rest."""
 
 _FIRST_RUN = """with spikescope.watch(model, {path!r}) as probe:
     ...  # your training loop; after each optimiser step: probe.step(loss=loss)"""
@@ -33,35 +33,47 @@ def render(catalogue: Catalogue, view: View) -> Content:
         return Content(body=[_empty(str(catalogue.root))])
     until = time.monotonic() + PATIENCE
     youngest = sorted(paths, key=lambda name: -paths[name].stat().st_mtime)
-    rows = [_row(catalogue, name, view, time.monotonic() < until) for name in youngest]
+    rows = []
+    unfinished = False
+    for name in youngest:
+        patient = time.monotonic() < until
+        row, whole = _row(catalogue, name, view, patient)
+        rows.append(row)
+        unfinished |= not whole
     head = html.Thead(html.Tr([html.Th(header, scope="col") for header in _HEADERS]))
     return Content(
         body=[
             html.H2(f"Runs ({len(paths)})"),
             html.P(f"under {catalogue.root}", className="quiet"),
             html.Div(html.Table([head, html.Tbody(rows)], className="runs"), className="scroll"),
-        ]
+        ],
+        unfinished=unfinished,
     )
 
 
-def _row(catalogue: Catalogue, name: str, view: View, patient: bool) -> html.Tr:
+def _row(catalogue: Catalogue, name: str, view: View, patient: bool) -> tuple[html.Tr, bool]:
+    """Return a run's row, and whether nothing in it is still being worked out."""
     link = html.Th(dcc.Link(name, href=View(run=name, theme=view.theme).search()), scope="row")
     try:
         run = open_run(catalogue.paths()[name])
         cells: list[Any] = [state(run), str(run.header.get("model", ""))]
         if not patient and not catalogue.known(name):
-            return _cells(link, [*cells, "", "", "", "not read yet: open it"])
+            return _cells(link, [*cells, "", "", "", "reading …"]), False
         summary = catalogue.summary(name)
     except (RunError, OSError, KeyError) as error:
-        return html.Tr([link, html.Td("unreadable"), html.Td(str(error), colSpan=5)])
+        return html.Tr([link, html.Td("unreadable"), html.Td(str(error), colSpan=5)]), True
     last, losses, gravest = summary.last_step, summary.losses, summary.worst
+    whole = catalogue.known(name)
+    found: Any = "none" if whole else "checking …"
+    if gravest is not None:
+        found = [badge(gravest.severity), f" {gravest.code} {place(gravest)}"]
     cells += [
         f"{last} ({summary.steps} recorded)" if last is not None else "none recorded",
         number(float(losses[-1])) if len(losses) else "none given",
         _sparkline(losses, view.theme),
-        [badge(gravest.severity), f" {gravest.code} {place(gravest)}"] if gravest else "none",
+        found,
     ]
-    return _cells(link, cells)
+    return _cells(link, cells), whole
 
 
 def _cells(link: html.Th, cells: list[Any]) -> html.Tr:
