@@ -160,9 +160,7 @@ def test_a_run_that_exists_is_kept_and_the_new_name_said(tmp_path: Path) -> None
     assert set(spikescope.open_run(probe.path).table()["step"]) == {0, 1}
 
 
-def test_a_folder_that_may_not_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, *args: Any, **more: Any) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 

@@ -194,6 +194,15 @@ def test_drift_of_the_spread_is_not_blamed_on_the_start(tmp_path: Path) -> None:
     assert "What differs is the spread" in finding.text or "would remove" in finding.text
 
 
+def test_what_cannot_be_mended_is_said_once(tmp_path: Path) -> None:
+    def change(row: dict[str, Any], k: int) -> None:
+        law(row, 0.0, 0.3 if row["t"] == 1 else 1.0 + 0.1 * k)
+
+    (note,) = spikescope.diagnose(run_with(tmp_path, change))
+    assert (note.code, note.severity, note.layer) == ("M1", "note", f"block{LAYERS - 1}.lif")
+    assert note.text.endswith(f"{LAYERS - 1} other layers shift likewise.")
+
+
 def test_unexplained_spikes_come_first(tmp_path: Path) -> None:
     def change(row: dict[str, Any], k: int) -> None:
         set_coverage(row, 0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,41 +34,61 @@ M1_SOURCE = (
 
 
 def temporal_covariate_shift(evidence: Evidence) -> Iterator[Finding]:
-    """M1: the law of u at some timestep lies far from that at the last one."""
+    """M1: the law of u at some timestep lies far from that at the last one.
+
+    A warning for each layer that a start potential would mend; what it would not mend is one note
+    about the worst layer, not one for each.
+    """
+    notes = []
     for layer in evidence.layers:
-        drift = _drift(evidence, layer)
-        if drift is None:
-            continue
-        place = int(np.argmax(drift.difference.w1))
-        distance = float(drift.difference.w1[place])
-        # The band is what chance alone reaches once in 100 runs; read back as a standard error.
-        error = float(drift.difference.w1_band[place]) / CONFIDENCE_Z
-        low = distance - CONFIDENCE_Z * error
-        if drift.difference.verdict[place] != DRIFTING or low < DRIFT_NOTE:
-            continue
-        share, advice = _removable(layer, drift)
-        # A warning is for what can be mended: a shift that a start potential would take away.
-        mendable = share >= REMOVABLE_WARNING
-        severity: Severity = "warning" if low >= DRIFT_WARNING and mendable else "note"
-        bound = DRIFT_WARNING if severity == "warning" else DRIFT_NOTE
-        t = int(drift.density.t[place])
-        yield Finding(
-            code="M1",
-            severity=severity,
-            layer=layer.name,
-            t=t,
-            steps=_since(drift, place, bound),
-            measured=distance,
-            error=error,
-            bound=bound,
-            unit="thresholds (Wasserstein-1)",
-            text=f"The law of u at t = {t} ({_moments(drift, layer, place)}) lies {distance:.2f} "
-            f"thresholds from that at t = {int(drift.density.t[-1])} "
-            f"({_moments(drift, layer, -1)}); chance alone would show "
-            f"{float(drift.difference.w1_null[place]):.3f}. {advice}",
-            source=M1_SOURCE,
-            remedies=("start potential",) if mendable else (),
-        )
+        finding = _shift_of(evidence, layer)
+        if finding is not None and finding.severity == "note":
+            notes.append(finding)
+        elif finding is not None:
+            yield finding
+    if notes:
+        worst = max(notes, key=lambda finding: finding.measured)
+        others = len(notes) - 1
+        if others:
+            more = f"{others} other layer{'s shift' if others > 1 else ' shifts'} likewise."
+            worst = replace(worst, text=f"{worst.text} {more}")
+        yield worst
+
+
+def _shift_of(evidence: Evidence, layer: Layer) -> Finding | None:
+    """Judge one layer; None if nothing is to be said."""
+    drift = _drift(evidence, layer)
+    if drift is None:
+        return None
+    place = int(np.argmax(drift.difference.w1))
+    distance = float(drift.difference.w1[place])
+    # The band is what chance alone reaches once in 100 runs; read back as a standard error.
+    error = float(drift.difference.w1_band[place]) / CONFIDENCE_Z
+    low = distance - CONFIDENCE_Z * error
+    if drift.difference.verdict[place] != DRIFTING or low < DRIFT_NOTE:
+        return None
+    share, advice = _removable(layer, drift)
+    # A warning is for what can be mended: a shift that a start potential would take away.
+    mendable = share >= REMOVABLE_WARNING
+    severity: Severity = "warning" if low >= DRIFT_WARNING and mendable else "note"
+    bound = DRIFT_WARNING if severity == "warning" else DRIFT_NOTE
+    t = int(drift.density.t[place])
+    return Finding(
+        code="M1",
+        severity=severity,
+        layer=layer.name,
+        t=t,
+        steps=_since(drift, place, bound),
+        measured=distance,
+        error=error,
+        bound=bound,
+        unit="thresholds (Wasserstein-1)",
+        text=f"The law of u at t = {t} ({_moments(drift, layer, place)}) lies {distance:.2f} "
+        f"thresholds from that at t = {int(drift.density.t[-1])} ({_moments(drift, layer, -1)}); "
+        f"chance alone would show {float(drift.difference.w1_null[place]):.3f}. {advice}",
+        source=M1_SOURCE,
+        remedies=("start potential",) if mendable else (),
+    )
 
 
 @dataclass(frozen=True)
