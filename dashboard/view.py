@@ -20,7 +20,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 _NUMBERS = ("t", "step")
 
-LONGEST = 8192
+LONGEST = 65536
 """Characters of a query string that are looked at; a layer's name may be long."""
 
 

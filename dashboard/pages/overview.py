@@ -88,7 +88,10 @@ def _findings(run: Snapshot, view: View) -> html.Section:
     content: list[Any] = [html.Ul(items, className="findings"), *more]
     if not items:
         content = [html.P(CHECKING if run.checking else "None.", className="quiet")]
-    return html.Section([html.H2(f"Findings ({len(found)})"), *content], className="side")
+    return html.Section(
+        [html.H2("Findings" if run.checking else f"Findings ({len(found)})"), *content],
+        className="side",
+    )
 
 
 def _item(finding: Finding, view: View) -> list[Any]:
