@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+
 from spikescope.data.schema import COLUMNS, DENSITY_BINS, STORED, density_edges
 from spikescope.data.store import RunStore
 

@@ -514,6 +514,35 @@ def test_slow_rules_do_not_hold_up_a_page(tmp_path: Path, monkeypatch: pytest.Mo
     assert "G1" in words(draw(client, "?page=runs")["content"])
 
 
+def test_earlier_findings_stay_while_new_ones_are_worked_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(tmp_path / "live", header(["net"]))
+    store.append("records", columns([row(0, "net", 1)]))
+    go = threading.Event()
+    go.set()
+
+    def judge(run: Any) -> list[Finding]:
+        last = int(run.table()["step"].max())
+        go.wait(10)
+        return [Finding("G1", "error", "", None, (0, last), 0.0, 0.0, 0.0, "", "Bad.", "A paper")]
+
+    monkeypatch.setattr(catalogue_module, "diagnose", judge)
+    catalogue = Catalogue(tmp_path)
+    assert catalogue.run("live").findings[0].steps == (0, 0)
+    go.clear()
+    monkeypatch.setattr(catalogue_module, "PATIENCE", 0.01)
+    store.append("records", columns([row(5, "net", 1)]))
+    run = catalogue.run("live")
+    assert run.findings[0].steps == (0, 0)
+    assert run.checking
+    go.set()
+    monkeypatch.setattr(catalogue_module, "PATIENCE", 10.0)
+    run._due = time.monotonic() + 10
+    assert run.findings[0].steps == (0, 5)
+    assert not run.checking
+
+
 def test_failing_rules_leave_the_record_to_be_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

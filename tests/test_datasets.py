@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+
 from spikescope.data.datasets import DATASETS, digits, load, stratified_split
 
 

@@ -10,11 +10,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from spikescope.analysis.neuron import NeuronSpec, replay
 from spikescope.analysis.surrogate import SHAPES, Surrogate
 from spikescope.probes import lif as lif_module
 from spikescope.probes.lif import LIF, reset_state
-from torch import nn
 
 RESETS = ("subtract", "to_value", "none")
 # 0.375 is exact in float32, the dtype in which the buffer `start` is made.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from spikescope.probes.lif import LIF
 from spikescope.probes.models.networks import digits_net
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from spikescope.analysis.neuron import (
     NeuronSpec,
     after_reset,

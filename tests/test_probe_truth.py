@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import spikescope
 import torch
 from reference_network import WIDTH, plain_layer, seeded, stack_grads
+from torch import Tensor, nn
+
+import spikescope
 from spikescope.analysis.surrogate import Surrogate
 from spikescope.probes import accumulators, hooks
 from spikescope.probes.lif import LIF, reset_state
-from torch import Tensor, nn
 
 SURROGATE = Surrogate("arctan", peak=1.0, width=WIDTH)
 TIMESTEPS, SAMPLES = 5, 7

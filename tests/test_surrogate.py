@@ -19,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
+
 from spikescope.analysis import laws
 from spikescope.analysis.laws import GaussianLaw, HistogramLaw, UniformLaw
 from spikescope.analysis.surrogate import COVERAGE_EPSILON, SHAPES, Surrogate

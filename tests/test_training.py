@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
+
 from spikescope import open_run
 from spikescope.data.datasets import Dataset
 from spikescope.probes import demo
 from spikescope.probes.lif import LIF
 from spikescope.probes.models.networks import digits_net
 from spikescope.probes.models.training import find_device, measure_accuracy, train
-from torch import nn
 
 
 def two_classes(count=20, seed=0):

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import spikescope
 import torch
 from reference_network import seeded
+from torch import nn
+
+import spikescope
 from spikescope.probes import hooks
 from spikescope.probes import probe as probe_module
 from spikescope.probes.lif import LIF
 from spikescope.probes.models.networks import digits_net
-from torch import nn
 
 
 def build() -> nn.Module:
