@@ -256,7 +256,7 @@ def _disk(catalogue: Catalogue) -> list[Any]:
 
 def _verdict(run: Snapshot) -> html.P | None:
     found = run.findings
-    if run.checking:
+    if run.checking and not found:
         return html.P(CHECKING, className="verdict")
     if run.failure:
         failed = f"The findings could not be worked out: {run.failure}."

@@ -42,9 +42,13 @@ class Snapshot(Run):
 
     Readers on several threads share it; frames that it returns must not be changed. ``failure``
     says why the findings could not be worked out; it is empty where they could.
+
+    Args:
+        path: folder of the run.
+        before: the same run as it was before, if it was looked at.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, before: Snapshot | None = None) -> None:
         super().__init__(path)
         self.stamp = stamp(path)
         self._lock = threading.RLock()
@@ -52,7 +56,12 @@ class Snapshot(Run):
         self._places: dict[str, dict[Any, Any]] = {}
         self._checker: threading.Thread | None = None
         self._checked = threading.Event()
-        self._found: list[Finding] = []
+        # The youngest findings, shared with the run as it was before: they are shown while new
+        # ones are worked out, and a check that comes late still counts.
+        self._found: list[list[Finding]] = [[]] if before is None else before._found
+        self._outdated = False
+        if before is not None:
+            before._outdated = True
         self._due = 0.0
         self.failure = ""
 
@@ -96,7 +105,7 @@ class Snapshot(Run):
 
     @property
     def findings(self) -> list[Finding]:
-        """Findings of the run, the worst first; empty while they are being worked out."""
+        """Findings of the run, the worst first; earlier ones while they are being worked out."""
         with self._lock:
             if self._checker is None:
                 # A daemon: a long check must not keep the server from ending.
@@ -104,7 +113,7 @@ class Snapshot(Run):
                 self._due = time.monotonic() + PATIENCE
                 self._checker.start()
         self._checked.wait(max(0.0, self._due - time.monotonic()))
-        return self._found
+        return self._found[0]
 
     @property
     def checking(self) -> bool:
@@ -114,7 +123,8 @@ class Snapshot(Run):
     def _check(self) -> None:
         try:
             with _ONE_CHECK:
-                self._found = diagnose(self)
+                if not self._outdated:
+                    self._found[0] = diagnose(self)
         except Exception as error:
             # What was recorded can be looked at all the same.
             log.exception("checking %s failed", self.name)
@@ -212,7 +222,7 @@ class Catalogue:
         with self._lock:
             known = self._open.get(name)
             if known is None or known.stamp != stamp(path):
-                known = Snapshot(path)
+                known = Snapshot(path, known)
                 self._open[name] = known
             self._open.move_to_end(name)
             while len(self._open) > KEPT:

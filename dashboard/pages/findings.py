@@ -37,7 +37,7 @@ def frame(found: list[Finding]) -> pd.DataFrame:
 def render(run: Snapshot, view: View) -> Content:
     """Return the page: a table; a chosen row is spelt out under it."""
     found = ranked(run)
-    if run.checking:
+    if run.checking and not found:
         return Content(body=[notice("Not yet.", CHECKING)])
     if run.failure:
         return Content(body=[notice("The rules failed.", run.failure, kind="warning")])

@@ -89,7 +89,10 @@ def _findings(run: Snapshot, view: View) -> html.Section:
     if not items:
         content = [html.P(CHECKING if run.checking else "None.", className="quiet")]
     return html.Section(
-        [html.H2("Findings" if run.checking else f"Findings ({len(found)})"), *content],
+        [
+            html.H2(f"Findings ({len(found)})" if found or not run.checking else "Findings"),
+            *content,
+        ],
         className="side",
     )
 
