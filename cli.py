@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -332,6 +333,7 @@ def _print_json(content: Any) -> None:
 
 def main() -> None:
     """Run the command; bad input is one line on standard error and exit status 2."""
+    warnings.formatwarning = _one_line_warning
     try:
         sys.exit(app(standalone_mode=False))
     except KeyboardInterrupt:
@@ -345,6 +347,11 @@ def main() -> None:
         if not hasattr(error, "format_message"):
             raise
         _complain(error.format_message())
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], *where: Any) -> str:
+    """Show a warning as a sentence: a person at the command line has no use for our line number."""
+    return f"spikescope: {' '.join(str(message).split())}\n"
 
 
 def _complain(message: str) -> None:

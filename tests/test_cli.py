@@ -163,3 +163,12 @@ def test_python_m_spikescope_is_the_command(run: Path) -> None:
         cwd=run,  # not the checkout, whose folders must not be imported by accident
     )
     assert json.loads(done.stdout)["run"] == "sick"
+
+
+def test_a_warning_is_a_sentence(monkeypatch: Any, capsys: Any) -> None:
+    import warnings
+
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # undone afterwards
+    command("runs", "nothere", monkeypatch=monkeypatch)
+    shown = warnings.formatwarning("'a' exists\nand is kept", UserWarning, "probe.py", 12)
+    assert shown == "spikescope: 'a' exists and is kept\n"
