@@ -3,14 +3,15 @@
 The doors, and what stands behind them:
 
 - ``neuron`` (``neuron_spec``): one layer's dynamics, its step and its replay.
-- ``surrogate`` (``surrogate_shapes``, ``laws``): derivative, area, interval, moments under a law of u;
+- ``surrogate`` (``surrogate_shapes``, ``laws``): derivative, area, interval, moments;
   ``surrogate_frameworks`` translates the frameworks' parameters, ``surrogate_identify`` names a
   measured derivative, ``surrogate_conditions`` solves conditions III and IV.
-- ``stationary`` (``layer_laws``, ``unit_law``, ``potential_law``, ``transfer``, ``potential_range``,
-  ``input_noise``): the law that a layer settles to; ``stationary_report`` puts it into words.
+- ``stationary`` (``layer_laws``, ``unit_law``, ``potential_law``, ``transfer``,
+  ``potential_range``, ``input_noise``): the law that a layer settles to;
+  ``stationary_report`` puts it into words.
 - ``drift`` (``distance``, ``effective``, ``law_difference``, ``training_drift``): has a law moved?
 - ``stability`` (``growth``, ``depth``, ``trajectory``, ``gradient_statistics``,
-  ``recurrent_density``, ``drive_law``, ``weight_scale``): conditions I and II, growth of the gradient.
+  ``recurrent_density``, ``drive_law``, ``weight_scale``): conditions I and II, growth.
 - ``initialisation`` (``dale``, ``decolle``, ``sparsity``): weights before training; ``preset``
   recommends by numbers.
 - ``remedies`` (``start_potential``, ``adaptive_window``, ``threshold_gradient``) and ``whatif``
