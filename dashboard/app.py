@@ -221,9 +221,10 @@ def _draw(
             content = runs.render(catalogue, view.but(page="runs"))
         else:
             page = page if page in _PAGES else "overview"
+            unfinished = not run.check()
             line = _verdict(run)
             content = _PAGES[page][1](run, view)
-        unfinished = content.unfinished or (run is not None and run.checking)
+        unfinished |= content.unfinished
         seen = None if unfinished else seen
     except (RunError, OSError) as error:
         # A stale link or a broken run is said on the page.

@@ -115,6 +115,15 @@ class Snapshot(Run):
         self._checked.wait(max(0.0, self._due - time.monotonic()))
         return self._found[0]
 
+    def check(self) -> bool:
+        """Start to work the findings out, wait a moment, and return whether they are there.
+
+        What is drawn after a True is whole; after a False it must be drawn again, even when the
+        findings arrive in between.
+        """
+        _ = self.findings
+        return not self.checking
+
     @property
     def checking(self) -> bool:
         """Whether the findings are still being worked out."""
@@ -253,8 +262,9 @@ class Catalogue:
         if known is not None and known[0] == now:
             return known[1]
         run = self.run(name)
+        whole = run.check()
         made = Summary.of(run)
-        if not run.checking:
+        if whole:
             with self._lock:
                 self._summaries[name] = (now, made)
         return made

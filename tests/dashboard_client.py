@@ -11,8 +11,12 @@ from flask.testing import FlaskClient
 from spikescope.dashboard.app import create_app
 from spikescope.dashboard.security import Access
 
+LOCAL = {"Host": "127.0.0.1:8050"}
+"""What a browser on this machine sends."""
+
 
 def client_of(root: Path, access: Access | None = None) -> FlaskClient:
+    """Return a client of the app over a folder of runs."""
     return create_app(root, access).server.test_client()
 
 
@@ -40,9 +44,6 @@ def draw(
         return {}
     assert answer.status_code == 200, answer.text
     return dict(answer.get_json()["response"])
-
-
-LOCAL = {"Host": "127.0.0.1:8050"}
 
 
 def words(part: Any) -> str:

