@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .adapters import ADAPTERS, Adapter, SpikingLayer
+from .modes import plain_modules, rank, unwrapped
 
 
 def find_layers(
@@ -28,7 +29,7 @@ def find_layers(
         reason) for each that cannot, both in network order.
     """
     found, refused = [], []
-    for name, module in model.named_modules():
+    for name, module in plain_modules(model):
         adapter = next((entry for entry in ADAPTERS if entry.handles(module)), None)
         if adapter is None:
             continue
@@ -49,14 +50,17 @@ def header(
     """Return the content of ``run.json`` in plain JSON values."""
     entries = {layer.name: _entry(layer, adapter) for layer, adapter in layers}
     entries |= {entry["name"]: entry for entry in refused}
-    order = [name for name, _ in model.named_modules() if name in entries]
+    order = [name for name, _ in plain_modules(model) if name in entries]
     first = next(model.parameters(), None)
+    this, ranks = rank()
     return {
-        "model": type(model).__name__,
+        "model": type(unwrapped(model)).__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": str(first.device) if first is not None else "cpu",
         "schedule": str(schedule),
         "seed": torch.initial_seed(),
+        # Figures are those of the recorded ranks' share of each batch, and of their loss.
+        "ranks": {"recorded": [this], "of": ranks},
         "git": _git(),
         "versions": _versions(),
         "layers": [entries[name] for name in order],

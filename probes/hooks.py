@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from ..analysis.neuron import NeuronSpec
 from . import accumulators, capture
 from .accumulators import Block
 from .adapters import Adapter, Call, SpikingLayer, State
+from .modes import Hook, Unscale, wide
+from .recompute import Repeats, in_backward
 
 Guard = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -30,10 +33,19 @@ class _Call:
     spec: NeuronSpec
     u: Tensor
     spikes: Tensor
+    joined: bool = False
+    """Whether the gradient flows on into the call before this one."""
     later: _Call | None = None
+    backward: int | None = None
+    """The backward pass that its gradients come from."""
     grad_spikes: Tensor | None = None
     first: tuple[Tensor, Tensor] | None = None
     """dL/dI and dL/du of the first timestep, which the call before this one needs."""
+
+    @property
+    def after(self) -> tuple[Tensor, Tensor] | None:
+        """dL/dI and dL/du of the timestep after its last, None where the gradient is cut."""
+        return self.later.first if self.later is not None and self.later.joined else None
 
 
 class LayerHooks:
@@ -43,28 +55,34 @@ class LayerHooks:
         layer: what is recorded.
         adapter: how to read it.
         guard: wraps each hook so that an error of ours never reaches the training.
+        unscale: takes the factor of a scaled loss out of a gradient.
 
     ``forward`` and ``backward`` hold the statistics of the step, keyed by (mode, first timestep,
-    number of timesteps); ``notes`` holds (kind, sentence) about what could not be recorded.
+    number of timesteps); ``notes`` holds (kind, sentence) about what could not be recorded;
+    ``sequences`` holds the number of timesteps of each sequence that the layer went through.
     """
 
-    def __init__(self, layer: SpikingLayer, adapter: Adapter, guard: Guard) -> None:
+    def __init__(
+        self, layer: SpikingLayer, adapter: Adapter, guard: Guard, unscale: Unscale
+    ) -> None:
         self.layer = layer
         self.forward: dict[tuple[str, int, int], Block] = {}
         self.backward: dict[tuple[str, int, int], Block] = {}
         self.notes: dict[str, str] = {}
-        self.calls = 0
+        self.sequences: list[int] = []
         self.timesteps: int | None = None
         self._adapter = adapter
         self._scale = layer.scale
         self._before = guard(self._before_call)
         self._after = guard(self._after_call)
         self._guard = guard
+        self._unscale = unscale
         self._handles: list[Any] = []
-        self._entered: tuple[State, Tensor] | None = None
+        self._entered: tuple[State, Tensor, _Call | None] | None = None
         self._last: _Call | None = None
         self._fired: Tensor | None = None
         self._half: list[_Call] = []  # dL/ds has arrived, dL/dI has not
+        self._repeats = Repeats()
         self._could_learn = False
         self.reached = False
 
@@ -72,8 +90,8 @@ class LayerHooks:
         """Put the hooks in place for the coming step."""
         module = self.layer.module
         self._handles = [
-            module.register_forward_pre_hook(self._before, with_kwargs=True),
-            module.register_forward_hook(self._after, always_call=False),
+            module.register_forward_pre_hook(Hook(module, self._before), with_kwargs=True),
+            module.register_forward_hook(Hook(module, self._after)),
         ]
 
     def disarm(self) -> None:
@@ -82,9 +100,10 @@ class LayerHooks:
             handle.remove()
         self._handles = []
         self.forward, self.backward, self.notes = {}, {}, {}
-        self.calls = 0
+        self.sequences = []
         self._entered, self._last, self._fired, self._half = None, None, None, []
         self._could_learn, self.reached = False, False
+        self._repeats.forget()
 
     @property
     def waits_for_gradient(self) -> bool:
@@ -99,18 +118,30 @@ class LayerHooks:
             self._fold(self.backward, call, block)
             self.notes.setdefault("no_input_gradient", _NO_INPUT_GRADIENT)
         self._half = []
+        # A sequence that began before the recording did is shorter than it was.
+        for length in self.sequences[1 if "carried" in self.notes else 0 :]:
+            if self.timesteps not in (None, length):
+                self.notes.setdefault("timesteps", _TIMESTEPS.format(a=self.timesteps, b=length))
+            self.timesteps = length
 
     def _before_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._entered = None
+        repeated: _Call | None = None
+        if in_backward():
+            repeated = self._repeats.find()
+            if repeated is None or not torch.is_grad_enabled():
+                return None
         place = self._adapter.current(module, args, kwargs)
         current: Tensor = kwargs[place] if isinstance(place, str) else args[place]
-        timed = self._adapter.time_first(module, current.detach())
+        timed = self._floating(
+            "input", self._adapter.time_first(module, current.detach()), torch.get_default_dtype()
+        )
         if timed.numel() == 0:
             self.notes.setdefault("empty", _EMPTY.format(shape=tuple(current.shape)))
             return None
         state = self._adapter.state(module, Call(args, kwargs, timed))
         view = current.view_as(current)
-        self._entered = state, view
+        self._entered = state, view, repeated
         if isinstance(place, str):
             return args, {**kwargs, place: view}
         return (*args[:place], view, *args[place + 1 :]), kwargs
@@ -118,31 +149,38 @@ class LayerHooks:
     def _after_call(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if self._entered is None:
             return None
-        (state, current), self._entered = self._entered, None
-        if state.fresh:
-            self._last, self._fired = None, None
+        (state, current, call), self._entered = self._entered, None
         spikes = self._adapter.spikes(module, output)
         view = spikes.view_as(spikes)
-        with torch.no_grad():
-            call = self._record(module, state, current.detach(), view.detach())
-        self.calls += 1
+        if call is None:
+            with torch.no_grad():
+                call = self._record(module, state, current.detach(), view.detach())
+            if self._repeats.note(call):
+                self._could_learn = self._could_learn or module.training
+        call.joined = state.joined
         if view.requires_grad:
             self._could_learn = self._could_learn or module.training
-            _on_gradient(view, self._guard(lambda grad: self._at_output(call, grad)))
-            if current.requires_grad:
-                _on_gradient(current, self._guard(lambda grad: self._at_input(call, grad)))
-        elif module.training and torch.is_grad_enabled():
+            self._listen(call, current, view)
+        elif module.training and torch.is_grad_enabled() and view.is_floating_point():
             self.notes.setdefault("no_input_gradient", _NO_INPUT_GRADIENT)
         return self._adapter.with_spikes(module, output, view)
 
     def _record(self, module: nn.Module, state: State, current: Tensor, output: Tensor) -> _Call:
         """Replay the call and fold what it did into the statistics of the step."""
+        if state.fresh:
+            self._last, self._fired = None, None
+        elif self._last is None:
+            self.notes.setdefault("carried", _CARRIED)
         spec = self._adapter.live_spec(module, self.layer)
         current = self._adapter.time_first(module, current)
+        current = self._floating("input", current, torch.get_default_dtype())
         spikes = self._adapter.time_first(module, output)
+        spikes = self._floating("output", spikes, current.dtype)
         if not (isinstance(spec.spike_height, int | float) and spec.spike_height == 1):
             spikes = spikes / spec.spike_height
+        # The replay rounds as the layer does, in its dtype; sums over it need a wider one.
         u, implied = capture.membrane(spec, current, spikes, state.v, state.current)
+        u, implied, spikes, current = wide(u), wide(implied), wide(spikes), wide(current)
         t = 1 if self._last is None else self._last.t + len(self._last.u)
         fired = torch.zeros_like(spikes[0]) if self._fired is None else self._fired
         call = _Call(t, "train" if module.training else "eval", spec, u, spikes)
@@ -158,46 +196,68 @@ class LayerHooks:
             t=t,
         )
         self._fold(self.forward, call, block)
-        self._count_timesteps(t + len(u) - 1)
-        if self._last is not None:
+        if self._last is None:
+            self.sequences.append(0)
+        else:
             self._last.later = call
+        self.sequences[-1] += len(u)
         self._last, self._fired = call, fired + spikes.sum(0)
         return call
 
-    def _count_timesteps(self, last: int) -> None:
-        single = self._last is not None or last == 1
-        if not single:
-            if self.timesteps not in (None, last):
-                self.notes.setdefault("timesteps", _TIMESTEPS.format(a=self.timesteps, b=last))
-            self.timesteps = last
+    def _floating(self, what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a tensor as it is, or what holds whole numbers as floating ones."""
+        if tensor.is_floating_point():
+            return tensor
+        self.notes.setdefault(f"{what}_dtype", _DTYPE.format(what=what, dtype=tensor.dtype))
+        return tensor.to(dtype)
 
-    def _at_output(self, call: _Call, grad: Tensor) -> None:
-        timed = self._adapter.time_first(self.layer.module, grad) * call.spec.spike_height
+    def _listen(self, call: _Call, current: Tensor, spikes: Tensor) -> None:
+        """Have the gradients at the layer's two ends told, as they are without loss scaling."""
+
+        def told(of: Tensor, act: Callable[[_Call, Tensor], None]) -> None:
+            def hook(gradient: Tensor) -> None:
+                if self._is_first_backward(call):
+                    gradient = self._adapter.time_first(self.layer.module, gradient.detach())
+                    act(call, self._unscale(wide(gradient)))
+
+            of.register_hook(self._guard(hook))  # type: ignore[no-untyped-call]
+
+        told(spikes, self._at_output)
+        if current.requires_grad:
+            told(current, self._at_input)
+
+    def _is_first_backward(self, call: _Call) -> bool:
+        now = torch._C._current_graph_task_id()
+        if call.backward is None:
+            call.backward = now
+        if call.backward != now:
+            self.notes.setdefault("second_backward", _SECOND_BACKWARD)
+        return call.backward == now
+
+    def _at_output(self, call: _Call, gradient: Tensor) -> None:
         self.reached = True
-        if call.grad_spikes is None:
-            self._half.append(call)
-        call.grad_spikes = timed if call.grad_spikes is None else call.grad_spikes + timed
+        call.grad_spikes = gradient * call.spec.spike_height
+        self._half.append(call)
 
-    def _at_input(self, call: _Call, grad: Tensor) -> None:
+    def _at_input(self, call: _Call, gradient: Tensor) -> None:
+        self.reached = True
+        downstream = call.grad_spikes
+        if downstream is None:
+            # The spikes themselves are not on the loss path, a later timestep is.
+            downstream = torch.zeros_like(gradient)
+        else:
+            self._half.remove(call)
         with torch.no_grad():
-            grad_input = self._adapter.time_first(self.layer.module, grad)
-            self.reached = True
-            downstream = call.grad_spikes
-            if downstream is None:
-                # The spikes themselves are not on the loss path, a later timestep is.
-                downstream = torch.zeros_like(grad_input)
-            else:
-                self._half.remove(call)
             inside = capture.gradients(
                 call.spec,
                 self.layer.surrogate,
                 call.u,
                 call.spikes,
-                grad_input,
+                gradient,
                 downstream,
-                None if call.later is None else call.later.first,
+                call.after,
             )
-            call.first = grad_input[0], inside.u[0]
+            call.first = gradient[0], inside.u[0]
             self._fold(self.backward, call, accumulators.backward_block(inside))
 
     def _fold(self, into: dict[tuple[str, int, int], Block], call: _Call, block: Block) -> None:
@@ -205,12 +265,31 @@ class LayerHooks:
         into[key] = accumulators.merge(into[key], block) if key in into else block
 
 
+def resets_midway(layers: list[LayerHooks]) -> None:
+    """Note each layer that forgot its state where another went on through the same timesteps."""
+    cuts = [set(accumulate(hooks.sequences)) for hooks in layers]
+    for hooks, own in zip(layers, cuts, strict=True):
+        for other, whole in zip(layers, cuts, strict=True):
+            if whole and whole < own and max(whole) == max(own):
+                text = _RESET.format(t=min(own - whole), other=other.layer.name)
+                hooks.notes.setdefault("reset", text)
+
+
 _NO_INPUT_GRADIENT = (
     "its input needs no gradient (nothing before it is trained): dL/du cannot be recorded"
 )
 _EMPTY = "its input of shape {shape} holds nothing: the call is not recorded"
 _TIMESTEPS = "the number of timesteps changed from {a} to {b}; its rows are kept apart by t"
-
-
-def _on_gradient(tensor: Tensor, hook: Callable[..., Any]) -> None:
-    tensor.register_hook(hook)  # type: ignore[no-untyped-call]
+_CARRIED = (
+    "its state comes from before the recording began: t counts from the first recorded timestep"
+)
+_RESET = (
+    "its state was reset after {t} timesteps of the step, where layer {other!r} went on: t counts "
+    "from 1 again"
+)
+_DTYPE = (
+    "its {what} is {dtype}, through which no gradient flows; it is recorded as floating numbers"
+)
+_SECOND_BACKWARD = (
+    "a second backward pass went through the same forward pass: its gradients are not recorded"
+)

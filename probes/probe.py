@@ -6,6 +6,7 @@ switches the probe off.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 import weakref
@@ -14,38 +15,51 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..data.store import RunStore
 from .header import find_layers, header
-from .hooks import LayerHooks
+from .hooks import LayerHooks, resets_midway
+from .modes import Unscale, eager, rank, refusal, unscale_by, unwrapped
 from .schedule import Schedule, as_schedule
 from .writer import Batch, Writer
 
 SCALAR_LIMIT = 500
 """Unwritten scalars are handed to the writer at the latest after this many."""
 
-_watched: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+_watched: weakref.WeakKeyDictionary[nn.Module, Path] = weakref.WeakKeyDictionary()
+"""The run that watches a model, and each of its spiking layers."""
 
 
 class SpikescopeWarning(UserWarning):
     """Something that the user should know; the training goes on."""
 
 
-def watch(model: nn.Module, path: str | Path, every: int | Schedule = 50) -> Probe:
+def watch(
+    model: nn.Module,
+    path: str | Path,
+    every: int | Schedule = 50,
+    scaler: torch.amp.GradScaler | None = None,
+) -> Probe:
     """Record a model's spiking layers while it trains.
 
+    Compiled code runs eagerly in recorded steps. Of several processes only rank 0 records, and
+    what it records is its own share of the batch.
+
     Args:
-        model: the model; its spiking layers are found by themselves.
+        model: the model, compiled and distributed or not; its spiking layers are found by
+            themselves.
         path: folder of the run; if it exists, the next free name is taken and said.
         every: distance between recorded steps, or a function from step to bool such as
             :class:`~spikescope.probes.schedule.LogSpaced`.
+        scaler: what scales the loss in mixed precision; gradients are recorded without its factor.
 
     Returns:
         A :class:`Probe`, to be used in a ``with`` statement.
 
     Raises:
-        ValueError: ``every`` is no schedule.
+        ValueError: ``every`` is no schedule, or ``scaler`` no GradScaler.
 
     Example:
         >>> import tempfile, torch
@@ -59,7 +73,7 @@ def watch(model: nn.Module, path: str | Path, every: int | Schedule = 50) -> Pro
         >>> open_run(probe.path).table(["count"])[["layer", "t", "count"]].values.tolist()[-1]
         ['1', 6, 24]
     """
-    return Probe(model, path, as_schedule(every))
+    return Probe(model, path, as_schedule(every), unscale_by(scaler))
 
 
 class Probe:
@@ -69,14 +83,18 @@ class Probe:
     the probe still records.
     """
 
-    def __init__(self, model: nn.Module, path: str | Path, schedule: Schedule) -> None:
+    def __init__(
+        self, model: nn.Module, path: str | Path, schedule: Schedule, unscale: Unscale
+    ) -> None:
         self.path: Path | None = None
         self.active = False
         self._model = model
         self._wanted = Path(path)
         self._schedule = schedule
+        self._unscale = unscale
         self._step = 0
         self._armed = False
+        self._eager = contextlib.ExitStack()
         self._hooks: list[LayerHooks] = []
         self._writer: Writer | None = None
         self._scalars: list[tuple[int, str, Tensor | float]] = []
@@ -119,15 +137,24 @@ class Probe:
             self._guarded(self._note)(scalars)
 
     def _attach(self) -> None:
-        if _watched.get(self._model) is not None:
-            self._say(
-                "",
-                "double",
-                f"the model {type(self._model).__name__} is being watched already, by the run "
-                f"{str(_watched[self._model])!r}: this second probe stays off",
-            )
+        if rank()[0] != 0:
+            return  # two processes must not write one run; the header says who recorded
+        reason = refusal(self._model)
+        if reason is not None:
+            self._say("", "refused", reason)
             return
         found, refused = find_layers(self._model)
+        model = unwrapped(self._model)
+        watched = {f"its layer {layer.name!r}": layer.module for layer, _ in found}
+        for what, module in {f"the model {type(model).__name__}": model, **watched}.items():
+            if module in _watched:
+                self._say(
+                    "",
+                    "double",
+                    f"{what} is being watched already, by the run {str(_watched[module])!r}: this "
+                    "second probe stays off",
+                )
+                return
         if not found:
             reasons = "".join(f"; {entry['name']!r}: {entry['reason']}" for entry in refused)
             self._say(
@@ -142,8 +169,11 @@ class Probe:
         self.path = store.path
         self.active = True
         self._writer = Writer(store)
-        self._hooks = [LayerHooks(layer, adapter, self._guarded) for layer, adapter in found]
-        _watched[self._model] = store.path
+        self._hooks = [
+            LayerHooks(layer, adapter, self._guarded, self._unscale) for layer, adapter in found
+        ]
+        for module in (model, *watched.values()):
+            _watched[module] = store.path
         if store.path != self._wanted:
             warnings.warn(
                 f"{str(self._wanted)!r} exists and is kept: this run is written to "
@@ -159,6 +189,7 @@ class Probe:
         """Arm the hooks if the coming step is on the schedule."""
         if self._schedule(self._step):
             self._armed = True
+            self._eager.enter_context(eager())
             for hooks in self._hooks:
                 hooks.arm()
 
@@ -190,6 +221,8 @@ class Probe:
         reached = any(hooks.reached for hooks in self._hooks)
         for hooks in self._hooks:
             hooks.finish()
+        resets_midway(self._hooks)
+        for hooks in self._hooks:
             name = hooks.layer.name
             if reached and hooks.waits_for_gradient:
                 hooks.notes["no_gradient"] = "the loss does not reach it: no gradient arrived"
@@ -234,8 +267,15 @@ class Probe:
 
     def _disarm(self) -> None:
         self._armed = False
+        self._eager.close()
         for hooks in self._hooks:
             hooks.disarm()
+
+    def _release(self) -> None:
+        """Let the model be watched by another probe."""
+        for module in (unwrapped(self._model), *(hooks.layer.module for hooks in self._hooks)):
+            if _watched.get(module) is self.path:
+                _watched.pop(module, None)
 
     def _detach(self, state: str, error: str | None) -> None:
         """Remove every hook, write what is left, say how the run ended."""
@@ -244,7 +284,7 @@ class Probe:
             self._disarm()
         if self._writer is None:
             return
-        _watched.pop(self._model, None)
+        self._release()
         self.active = False
         writer = self._writer
         batch = Batch(self._step, scalars=self._scalars, events=self._events)
@@ -273,7 +313,7 @@ class Probe:
         """Switch off after an error of ours: no hook stays, nothing more is written."""
         self._disarm()
         self.active = False
-        _watched.pop(self._model, None)
+        self._release()
         if ("", "failed") not in self._said:
             self._said.add(("", "failed"))
             where = f" at step {self._step}" if self._step else ""

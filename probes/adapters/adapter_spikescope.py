@@ -29,7 +29,8 @@ class SpikescopeAdapter(Adapter):
         """Return the potential that the layer itself will begin with."""
         layer = cast(LIF, module)
         fresh = layer.step_mode == "multi" or layer.v is None
-        return State(layer.carried(call.current[0]).detach(), None, fresh)
+        joined = not fresh and layer.v is not None and layer.v.requires_grad
+        return State(layer.carried(call.current[0]).detach(), None, fresh, joined)
 
     def time_first(self, module: nn.Module, tensor: Tensor) -> Tensor:
         """Return the sequence as it is, and a single timestep with a time axis in front."""

@@ -37,11 +37,14 @@ class State(NamedTuple):
         v: potential after the last reset, ``[N, ...]``.
         current: filtered current of a synapse, ``[N, ...]``; None for none or an empty one.
         fresh: whether the call begins a new sequence.
+        joined: whether the gradient flows through the state into the call before; not so where
+            the user detached it.
     """
 
     v: Tensor
     current: Tensor | None
     fresh: bool
+    joined: bool = True
 
 
 @dataclass(frozen=True)
