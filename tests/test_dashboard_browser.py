@@ -82,6 +82,7 @@ def address(root: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE)
     chromium = shutil.which("chromium")
     if chromium is None:
         reason = "chromium is not installed: apt-get install chromium"
@@ -127,9 +128,9 @@ class Visitor:
 
     def settle(self) -> None:
         """Wait until the page is drawn, each figure with its title."""
-        expect(self.page.locator("#content")).not_to_have_text("Opening …", timeout=PATIENCE)
+        expect(self.page.locator("#content")).not_to_have_text("Opening …")
         for graph in self.page.locator(".dash-graph").all():
-            expect(graph.locator(".gtitle")).to_have_count(1, timeout=PATIENCE)
+            expect(graph.locator(".gtitle")).to_have_count(1)
 
 
 @pytest.fixture(scope="module")
@@ -190,12 +191,18 @@ def test_a_number_on_the_page_is_the_one_in_the_run(visitor: Visitor, root: Path
 
 def test_hover_and_click_on_a_cell(visitor: Visitor, root: Path) -> None:
     page = visitor.open("?run=digits&step=50")
-    plot = page.locator(".nsewdrag").first.bounding_box()
-    assert plot is not None
-    # Cell (third layer of 4, t = 2 of 6): its middle.
-    page.mouse.move(plot["x"] + plot["width"] * 1.5 / 6, plot["y"] + plot["height"] * 2.5 / 4)
+    wanted = cell(root / "digits", "block2.lif", 2, 50)
     hover = page.locator(".hoverlayer").first
-    expect(hover).to_contain_text(cell(root / "digits", "block2.lif", 2, 50))
+    for _ in range(20):
+        # Until the figure has its size and its hover: third layer of 4, t = 2 of 6.
+        plot = page.locator(".nsewdrag").first.bounding_box()
+        assert plot is not None
+        page.mouse.move(plot["x"] + 2, plot["y"] + 2)
+        page.mouse.move(plot["x"] + plot["width"] * 1.5 / 6, plot["y"] + plot["height"] * 2.5 / 4)
+        page.wait_for_timeout(250)
+        if wanted in (hover.text_content() or ""):
+            break
+    expect(hover).to_contain_text(wanted)
     page.mouse.down()
     page.mouse.up()
     expect(page.locator("h2.name")).to_have_text("block2.lif")
@@ -302,11 +309,11 @@ def test_a_recording_run_is_followed_until_it_ends(visitor: Visitor, root: Path)
     expect(page.locator("#content")).to_contain_text("Not yet")
     store.append("records", columns([row(7, "net", 1)]))
     title = page.locator(".gtitle").first
-    expect(title).to_have_text("Gradient coverage, step 7 (train)", timeout=PATIENCE)
+    expect(title).to_have_text("Gradient coverage, step 7 (train)")
     store.append("records", columns([row(9, "net", 1)]))
-    expect(title).to_have_text("Gradient coverage, step 9 (train)", timeout=PATIENCE)
+    expect(title).to_have_text("Gradient coverage, step 9 (train)")
     store.end("finished", steps=10)
-    expect(page.locator(".state")).to_have_text("finished", timeout=PATIENCE)
+    expect(page.locator(".state")).to_have_text("finished")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.wait_for_timeout(1200)  # four ticks, had it gone on
