@@ -83,9 +83,10 @@ def _shift_of(evidence: Evidence, layer: Layer) -> Finding | None:
         error=error,
         bound=bound,
         unit="thresholds (Wasserstein-1)",
-        text=f"The law of u at t = {t} ({_moments(drift, layer, place)}) lies {distance:.2f} "
-        f"thresholds from that at t = {int(drift.density.t[-1])} ({_moments(drift, layer, -1)}); "
-        f"chance alone would show {float(drift.difference.w1_null[place]):.3f}. {advice}",
+        text=f"At t = {t} u is {_moments(drift, layer, place)} thresholds (mean ± spread), at "
+        f"t = {int(drift.density.t[-1])} it is {_moments(drift, layer, -1)}: the laws lie "
+        f"{distance:.2f} thresholds apart, chance alone would show "
+        f"{float(drift.difference.w1_null[place]):.3f}. {advice}",
         source=M1_SOURCE,
         remedies=("start potential",) if mendable else (),
     )
