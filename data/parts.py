@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -95,6 +96,30 @@ def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
     if not (rows == table.num_rows == facts.num_rows and table.schema.equals(expected)):
         raise PartError(f"{path.name} cannot be read and is left out: its footer was altered")
     return table
+
+
+def may_hold(path: Path, steps: np.ndarray) -> bool:
+    """Return whether a part can hold any of these steps, from its footer alone.
+
+    Args:
+        path: the part.
+        steps: ``[n]`` steps, rising.
+
+    Raises:
+        PartError: the footer cannot be read.
+    """
+    try:
+        footer = pq.read_metadata(path)
+        column = footer.schema.names.index("step")
+        groups = [footer.row_group(k).column(column) for k in range(footer.num_row_groups)]
+        ranges = [(group.statistics.min, group.statistics.max) for group in groups]
+    except (pa.ArrowException, OSError, ValueError, AttributeError) as error:
+        raise PartError(f"{path.name} cannot be read and is left out: {error}") from error
+    places = [np.searchsorted(steps, low) for low, _ in ranges]
+    return any(
+        place < len(steps) and steps[place] <= high
+        for place, (_, high) in zip(places, ranges, strict=True)
+    )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -16,18 +16,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .parts import TABLES, PartError, part_paths, read_part
+from .densities import DENSITY_COLUMNS, Density, collect
+from .parts import TABLES, PartError, may_hold, part_paths, read_part
 from .schema import (
     COLUMNS,
     FORMAT_VERSION,
     KEYS,
     MODES,
     STORED,
-    coarsen_density,
-    density_edges,
     derive,
 )
-from .store import END, HEADER
+from .store import END, HEADER, LAYERS
 
 SILENT_SECONDS = 900.0
 """A run written on another host counts as broken off after this long without a new part."""
@@ -46,6 +45,10 @@ class Layer:
         kind: its class.
         covered: whether it was recorded.
         reason: why not, if it was not.
+        route: how it was read: ``"replay"`` from its input and spikes, ``"tap"`` from the calls
+            of its surrogate, ``"attach"`` from what the user's code handed over.
+        coordinate: what the record calls u: ``"u"``, or ``"u - threshold"`` where the threshold
+            itself is not known.
         spec: fields of its NeuronSpec.
         surrogate: fields of its Surrogate, None if it has none.
         scale: potential that one unit of the density's axis stands for (the threshold).
@@ -55,28 +58,11 @@ class Layer:
     kind: str = ""
     covered: bool = True
     reason: str = ""
+    route: str = "replay"
+    coordinate: str = "u"
     spec: dict[str, Any] = field(default_factory=dict)
     surrogate: dict[str, Any] | None = None
     scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class Density:
-    """Histograms of u of one layer over training.
-
-    Args:
-        steps: ``[R]`` recorded steps.
-        t: ``[T]`` timesteps, from 1.
-        counts: ``[R, T, bin]`` elements; a row that was not recorded is all zero.
-        edges: ``[bin + 1]`` edges of (u - threshold) in thresholds.
-        scale: potential per unit of ``edges``.
-    """
-
-    steps: np.ndarray
-    t: np.ndarray
-    counts: np.ndarray
-    edges: np.ndarray
-    scale: float
 
 
 def open_run(path: str | Path) -> Run:
@@ -106,7 +92,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.header = _read_header(self.path)
-        self.layers = _layers(self.path, self.header)
+        self._layers: tuple[int, tuple[Layer, ...]] = 0, _layers(self.path, self.header)
         self._torn: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -116,6 +102,21 @@ class Run:
     def name(self) -> str:
         """Name of the run, that of its folder."""
         return self.path.name
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Layers in network order, those included that were found after the header was written."""
+        file = self.path / LAYERS
+        try:
+            changed = file.stat().st_mtime_ns
+            if changed != self._layers[0]:
+                content = json.loads(file.read_text(encoding="utf-8"))
+                self._layers = changed, _layers(self.path, content)
+        except FileNotFoundError:
+            pass  # most runs need none
+        except (OSError, ValueError) as error:
+            self._torn[LAYERS] = f"{LAYERS} cannot be read and is left out: {error}"
+        return self._layers[1]
 
     @property
     def covered(self) -> tuple[Layer, ...]:
@@ -234,29 +235,33 @@ class Run:
         Raises:
             RunError: an unknown layer or mode.
         """
-        scale = self.layer(layer).scale
+        entry = self.layer(layer)
         _check_mode(mode)
-        names = ["step", "mode", "layer", "t", "density", "density_exponent"]
-        filters = (("layer", layer), ("mode", mode))
-        rows = self._read("records", names, filters).to_pandas()
-        if steps is not None:
-            rows = rows[rows["step"].isin(list(steps))]
-        if rows.empty:
-            empty = np.array([], dtype=np.int64)
-            counts = np.zeros((0, 0, len(density_edges(0)) - 1), dtype=np.int64)
-            return Density(empty, empty, counts, density_edges(0), scale)
-        at_steps, step_index = np.unique(rows["step"], return_inverse=True)
-        at_t, t_index = np.unique(rows["t"], return_inverse=True)
-        widest = int(rows["density_exponent"].max())
-        edges = density_edges(widest)
-        counts = np.zeros((len(at_steps), len(at_t), len(edges) - 1), dtype=np.int64)
-        exponents = rows["density_exponent"].to_numpy()
-        histograms = np.stack([np.asarray(value) for value in rows["density"]])
-        for exponent in np.unique(exponents):
-            chosen = exponents == exponent
-            coarse = coarsen_density(histograms[chosen], widest - int(exponent))
-            np.add.at(counts, (step_index[chosen], t_index[chosen]), coarse)
-        return Density(at_steps, at_t, counts, edges, scale)
+        equal = (("layer", layer), ("mode", mode))
+        return collect(self._read("records", list(DENSITY_COLUMNS), equal, steps), entry.scale)
+
+    def densities(
+        self, *, mode: str = "train", steps: Iterable[int] | None = None
+    ) -> dict[str, Density]:
+        """Return the histograms of u of all recorded layers, by name, in one pass over the disk.
+
+        Args:
+            mode: ``"train"`` or ``"eval"``.
+            steps: recorded steps to return; all if None.
+
+        Returns:
+            A :class:`Density` for each layer that has any, in network order.
+
+        Raises:
+            RunError: an unknown mode.
+        """
+        _check_mode(mode)
+        rows = self._read("records", list(DENSITY_COLUMNS), (("mode", mode),), steps)
+        by_name = {layer.name: layer for layer in self.layers}
+        return {
+            name: collect(rows.filter(pc.equal(rows["layer"], name)), by_name[name].scale)
+            for name in sorted(set(rows["layer"].to_pylist()), key=list(by_name).index)
+        }
 
     def scalars(self) -> pd.DataFrame:
         """Return loss and whatever else ``probe.step()`` was given, a row per step."""
@@ -277,17 +282,23 @@ class Run:
         table: str,
         columns: list[str] | None = None,
         equal: Sequence[tuple[str, str]] = (),
+        steps: Iterable[int] | None = None,
     ) -> pa.Table:
         """Read and join the parts of a table; torn ones are named in ``problems`` and left out."""
+        wanted = None if steps is None else np.unique(np.fromiter(steps, dtype=np.int64))
         pieces = []
         for path in part_paths(self.path, table):
             try:
+                if wanted is not None and not may_hold(path, wanted):
+                    continue
                 piece = read_part(path, columns)
             except PartError as error:
                 self._torn[path.name] = str(error)
                 continue
             for name, value in equal:
                 piece = piece.filter(pc.equal(piece[name], value))
+            if wanted is not None:
+                piece = piece.filter(pc.is_in(piece["step"], pa.array(wanted)))
             pieces.append(piece)
         if pieces:
             return pa.concat_tables(pieces)

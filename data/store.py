@@ -14,6 +14,8 @@ from .schema import FORMAT_VERSION
 
 HEADER = "run.json"
 END = "end.json"
+LAYERS = "layers.json"
+"""The layers as far as they are known by now; it stands in for those of the header."""
 
 
 class RunStore:
@@ -55,6 +57,10 @@ class RunStore:
         number = self._parts[table] + 1
         write_part(part_path(self.path, table, number), table, columns)
         self._parts[table] = number
+
+    def know(self, layers: Iterable[Mapping[str, Any]]) -> None:
+        """Say which layers there are, all of them, where the header could not know it yet."""
+        write_json(self.path / LAYERS, {"layers": list(layers)})
 
     def end(self, state: str, **facts: Any) -> None:
         """Say how the run ended; without this a reader calls it broken off."""

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from ...data.densities import Density
 from ...data.runs import Layer, Run
 
 CONFIDENCE_Z = 2.326
@@ -66,6 +67,10 @@ def pool(values: np.ndarray, errors: np.ndarray) -> Figure:
     return Figure(float(values.mean()), float(max(known, default=np.nan)))
 
 
+HISTORY_RECORDS = 20
+"""Densities read to say since when, and again for the window: bounded however long the training."""
+
+
 class Evidence:
     """The training records of a run, seen by the rules.
 
@@ -98,6 +103,12 @@ class Evidence:
         return self.steps[-max(1, round(WINDOW_SHARE * len(self.steps))) :]
 
     @cached_property
+    def densities(self) -> dict[str, Density]:
+        """Histograms of u by layer, over the window and evenly spaced steps before it."""
+        history = _spread(self.steps, HISTORY_RECORDS)
+        return self.run.densities(steps=np.union1d(history, _spread(self.window, HISTORY_RECORDS)))
+
+    @cached_property
     def _by_layer(self) -> dict[str, pd.DataFrame]:
         return {str(name): rows for name, rows in self.table.groupby("layer", sort=False)}
 
@@ -126,6 +137,12 @@ class Evidence:
         rows = self.rows(layer)
         rows = rows[rows["t"] == t]
         return stretch(rows["step"].to_numpy(), rows[column].to_numpy(dtype=float) < bound)
+
+
+def _spread(steps: np.ndarray, most: int) -> np.ndarray:
+    """Return at most so many of the steps, evenly spaced, the first and the last among them."""
+    places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
+    return steps[places]
 
 
 def stretch(steps: np.ndarray, holds: np.ndarray) -> tuple[int, int]:

@@ -25,9 +25,6 @@ DRIFT_WARNING = 0.5
 REMOVABLE_WARNING = 0.1
 """Share of the shift at t = 1 below which moving the start potential is not worth the trouble."""
 
-HISTORY_RECORDS = 100
-"""Densities that are read to say since when: the cost stays bounded however long the training."""
-
 M1_SOURCE = (
     "Kook et al., arXiv 2511.08708: temporal covariate shift; null band of two samples of one law"
 )
@@ -101,25 +98,20 @@ class _Drift:
 
 def _drift(evidence: Evidence, layer: Layer) -> _Drift | None:
     """Compare each timestep with the last, over the densities of the window together."""
-    density = evidence.run.density(layer.name, steps=_looked_at(evidence))
+    density = evidence.densities[layer.name]
     recent = density.steps >= evidence.window[0]
     counts = density.counts[recent].sum(axis=0)
     if len(counts) < 2 or (counts.sum(axis=-1) == 0).any():
         return None
     rows = evidence.recent(layer.name)
+    rows = rows[rows["step"].isin(density.steps) & (rows["count"] > 0)]
+    known = [name for name in _SIZE_COLUMNS if rows[name].notna().all()]
     # Each record holds other samples, so that effective sizes add; within one they do not.
-    sizes = recorded_effective_size({name: rows[name].to_numpy() for name in _SIZE_COLUMNS})
+    sizes = recorded_effective_size({name: rows[name].to_numpy() for name in known})
     by_t = rows.assign(size=sizes).groupby("t")[["size", "samples"]].sum()
     freedom = np.maximum(by_t["samples"].to_numpy(dtype=float) - 1.0, 0.0)
     difference = drift_over_time(counts, density.edges, by_t["size"].to_numpy(), freedom=freedom)
     return _Drift(density, counts, difference)
-
-
-def _looked_at(evidence: Evidence) -> list[int]:
-    """Return the steps of the window, and enough of the earlier ones to say since when."""
-    places = np.linspace(0, len(evidence.steps) - 1, HISTORY_RECORDS).round().astype(int)
-    steps = np.union1d(evidence.steps[np.unique(places)], evidence.window)
-    return [int(step) for step in steps]
 
 
 _SIZE_COLUMNS = (
@@ -129,7 +121,7 @@ _SIZE_COLUMNS = (
     "count",
     "rate_sample_mean",
     "rate_sample_var",
-    "coverage_sample_mean",
+    "coverage_sample_mean",  # not known of a layer without a surrogate
     "coverage_sample_var",
 )
 
