@@ -350,6 +350,40 @@ def test_a_users_own_first_state_is_read_without_drawing_twice(tmp_path: Path) -
     assert torch.equal(ends[0][1], ends[1][1])
 
 
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_state_cut_by_the_user_ends_the_gradient_and_not_the_sequence(
+    detached: bool, tmp_path: Path
+) -> None:
+    net = nn.Sequential(nn.Linear(6, 9), norse.LIF(p=LIFParameters(**tensors(FAST))))
+    x = 4.0 * torch.randn(TIMESTEPS, 40, 6)
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        first, state = net(x)
+        if detached:
+            state = type(state)(*(part.detach() for part in state))
+        second, _ = net[1](net[0](x), state)
+        loss_of(torch.cat([first, second])).backward()
+        probe.step()
+    table = spikescope.open_run(tmp_path / "run").table()
+    assert table["t"].tolist() == list(range(1, 2 * TIMESTEPS + 1))
+    assert table["mismatch"].sum() == 0
+    assert table["residual"].max() < 2e-6
+
+
+def test_a_first_state_of_the_caller_begins_a_sequence(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(6, 9), norse.LIF(p=LIFParameters(**tensors(FAST))))
+    x = 4.0 * torch.randn(TIMESTEPS, 40, 6)
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        for _ in range(2):
+            own = norse.LIFFeedForwardState(v=torch.full((40, 9), 0.5), i=torch.rand(40, 9))
+            loss_of(net[1](net[0](x), own)[0]).backward()
+        probe.step()
+    table = spikescope.open_run(tmp_path / "run").table()
+    assert table["t"].tolist() == list(range(1, TIMESTEPS + 1))
+    assert table["samples"].tolist() == [80] * TIMESTEPS
+    assert table["mismatch"].sum() == 0
+    assert table["residual"].max() < 2e-6
+
+
 def test_recorded_states_of_all_timesteps_pass_through(tmp_path: Path) -> None:
     net = seeded(lambda: norse.SequentialState(nn.Linear(6, 9), norse.LIF(record_states=True)))
     x = 4.0 * torch.randn(TIMESTEPS, SAMPLES, 6)

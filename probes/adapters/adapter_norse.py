@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...analysis.neuron import NeuronSpec, Reset
 from ...analysis.surrogate import Surrogate
 from ...analysis.surrogate_frameworks import FRAMEWORK_SURROGATES, from_framework
+from . import produced
 from .base import Adapter, Call, SpikingLayer, State
 from .measure import surrogate_of
 
@@ -53,17 +54,21 @@ class NorseAdapter(Adapter):
         """Return what the caller passes on; without it, what the layer falls back to."""
         now = call.current[0]
         given = call.args[1] if len(call.args) > 1 else call.kwargs.get("state")
-        fresh = given is None
-        if fresh:
+        fresh, joined = True, False
+        if given is None:
             given = _fallback(module, call)
+        else:
+            # A first state of the caller's own making begins a sequence, too.
+            fresh = given.v.grad_fn is None and not produced.is_own(module, given.v)
+            joined = given.v.requires_grad
         # The layer keeps its state in float32 or better, and may hold one number for all units.
         blank = torch.zeros_like(now, dtype=torch.promote_types(now.dtype, torch.float32))
         v = blank + (_rest(module) if given is None else given.v.detach())
         if given is None or not hasattr(given, "i"):
-            return State(v, None, fresh)
+            return State(v, None, fresh, joined)
         # Norse keeps the current as it is after its decay, the spec as it is before.
         kept = _live(1.0 - _share(module, "tau_syn_inv"))
-        return State(v, blank + given.i.detach() / (kept + (kept == 0)), fresh)
+        return State(v, blank + given.i.detach() / (kept + (kept == 0)), fresh, joined)
 
     def current(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> int | str:
         """Return the place of the input current: the state may stand before it by keyword."""
@@ -80,6 +85,7 @@ class NorseAdapter(Adapter):
 
     def with_spikes(self, module: nn.Module, output: Any, spikes: Tensor) -> Any:
         """Return (spikes, state) with other spikes."""
+        produced.remember(module, output[1].v)
         return (spikes, *output[1:])
 
     def spike_function(self, module: nn.Module) -> Callable[[Tensor], Tensor] | None:
