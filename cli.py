@@ -349,7 +349,7 @@ def main() -> None:
         _complain(error.format_message())
 
 
-def _one_line_warning(message: Warning | str, category: type[Warning], *where: Any) -> str:
+def _one_line_warning(message: Warning | str, *where: Any, **more: Any) -> str:
     """Show a warning as a sentence: a person at the command line has no use for our line number."""
     return f"spikescope: {' '.join(str(message).split())}\n"
 

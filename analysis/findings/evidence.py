@@ -142,7 +142,7 @@ class Evidence:
 def _spread(steps: np.ndarray, most: int) -> np.ndarray:
     """Return at most so many of the steps, evenly spaced, the first and the last among them."""
     places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
-    return steps[places]
+    return np.asarray(steps[places])
 
 
 def stretch(steps: np.ndarray, holds: np.ndarray) -> tuple[int, int]:

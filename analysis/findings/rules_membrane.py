@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...data.runs import Density, Layer
+from ...data.densities import Density
+from ...data.runs import Layer
 from ..distance import centres, wasserstein
 from ..drift import DRIFTING, LawDifference, drift_over_time
 from ..effective import recorded_effective_size
