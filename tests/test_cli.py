@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def command(*words: Any, monkeypatch: pytest.MonkeyPatch) -> int:
     """Run the command in this process and return its exit status."""
     monkeypatch.setattr(sys, "argv", ["spikescope", *map(str, words)])
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # undone afterwards
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return int(ended.value.code or 0)
@@ -165,10 +167,7 @@ def test_python_m_spikescope_is_the_command(run: Path) -> None:
     assert json.loads(done.stdout)["run"] == "sick"
 
 
-def test_a_warning_is_a_sentence(monkeypatch: Any, capsys: Any) -> None:
-    import warnings
-
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # undone afterwards
+def test_a_warning_is_a_sentence(monkeypatch: Any) -> None:
     command("runs", "nothere", monkeypatch=monkeypatch)
     shown = warnings.formatwarning("'a' exists\nand is kept", UserWarning, "probe.py", 12)
     assert shown == "spikescope: 'a' exists and is kept\n"
