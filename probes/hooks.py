@@ -273,6 +273,9 @@ def resets_midway(layers: list[LayerHooks]) -> None:
             if whole and whole < own and max(whole) == max(own):
                 text = _RESET.format(t=min(own - whole), other=other.layer.name)
                 hooks.notes.setdefault("reset", text)
+                # Its short sequences are told by this; they are not those of the network.
+                hooks.notes.pop("timesteps", None)
+                hooks.timesteps = other.timesteps
 
 
 _NO_INPUT_GRADIENT = (

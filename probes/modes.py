@@ -123,7 +123,7 @@ def unscale_by(scaler: Any) -> Unscale:
         raise ValueError(f"scaler={scaler!r} is not possible: give a torch.amp.GradScaler, or None")
 
     def unscale(gradient: Tensor) -> Tensor:
-        scale = scaler._scale  # get_scale() would wait for the device
+        scale = getattr(scaler, "_scale", None)  # get_scale() would wait for the device
         if scale is None:  # it is disabled, or no loss has been scaled yet
             return gradient
         return gradient / scale.to(gradient.device, non_blocking=True)

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 from reference_network import WIDTH, PlainStep, stack_grads
+from torch import Tensor, nn
+
 from spikescope.analysis.surrogate import Surrogate
 from spikescope.probes.lif import LIF, reset_state
-from torch import Tensor, nn
 
 LAYERS = ("low", "high")
 TIMESTEPS = 4
