@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .adapter_norse import NorseAdapter
+from .adapter_sinabs import SinabsAdapter
 from .adapter_snntorch import SnnTorchAdapter
 from .adapter_spikescope import SpikescopeAdapter
 from .adapter_spikingjelly import SpikingJellyAdapter
@@ -11,6 +12,7 @@ from .base import WRITABLE, Adapter, Call, SpikingLayer, State
 ADAPTERS: tuple[Adapter, ...] = (
     SpikescopeAdapter(),
     NorseAdapter(),
+    SinabsAdapter(),
     SpikingJellyAdapter(),
     SnnTorchAdapter(),
 )
