@@ -67,6 +67,38 @@ def header(
     }
 
 
+def known_layers(
+    model: nn.Module,
+    before: list[dict[str, Any]],
+    refused: list[dict[str, Any]],
+    heard: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return the entries of all layers after a recorded step, in network order.
+
+    Args:
+        model: the model as the user built it.
+        before: the entries so far.
+        refused: entries of the layers that no adapter can read.
+        heard: entries of the layers that were read in another way, or cannot be.
+    """
+    entries = {entry["name"]: entry for entry in before}
+    for entry in refused:
+        reason = f"{entry['reason']}; and no spike of a surrogate was heard in it"
+        entries[entry["name"]] = {**entry, "reason": reason}
+    for entry in heard:
+        known = next((r["reason"] for r in refused if r["name"] == entry["name"]), None)
+        if not entry["covered"] and known:
+            entry = {**entry, "reason": f"{known}; and {entry['reason']}"}
+        entries[entry["name"]] = entry
+    order = [name for name, _ in plain_modules(model)]
+
+    def place(name: str) -> int:
+        module = name.partition("[")[0]
+        return order.index(module) if module in order else len(order)
+
+    return [entries[name] for name in sorted(entries, key=place)]
+
+
 def _entry(layer: SpikingLayer, adapter: Adapter) -> dict[str, Any]:
     return {
         "name": layer.name,

@@ -19,10 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from ..data.store import RunStore
-from .header import find_layers, header
+from .attach import Attached
+from .header import find_layers, header, known_layers
 from .hooks import LayerHooks, resets_midway
-from .modes import Unscale, eager, rank, refusal, unscale_by, unwrapped
+from .modes import Unscale, eager, plain_modules, rank, refusal, unscale_by, unwrapped
+from .recompute import in_backward
 from .schedule import Schedule, as_schedule
+from .stream import Stream
+from .tap import Tap
 from .writer import Batch, Writer
 
 SCALAR_LIMIT = 500
@@ -96,12 +100,18 @@ class Probe:
         self._armed = False
         self._eager = contextlib.ExitStack()
         self._hooks: list[LayerHooks] = []
+        self._refused: list[dict[str, Any]] = []
+        self._tap: Tap | None = None
+        self._attached = Attached(self._guarded, unscale)
+        self._known: list[dict[str, Any]] = []
+        self._entered = False
         self._writer: Writer | None = None
         self._scalars: list[tuple[int, str, Tensor | float]] = []
         self._events: list[tuple[int, str, str, str]] = []
         self._said: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Probe:
+        self._entered = True
         self._guarded(self._attach)()
         return self
 
@@ -136,6 +146,62 @@ class Probe:
         if self.active:
             self._guarded(self._note)(scalars)
 
+    def attach(
+        self,
+        name: str,
+        *,
+        spikes: Tensor,
+        u: Tensor | None = None,
+        z: Tensor | None = None,
+        threshold: Tensor | float | None = None,
+        t: int | None = None,
+    ) -> None:
+        """Hand over one timestep of a layer that is not read by itself.
+
+        Call it inside the model's forward pass. In steps that are not recorded it does nothing.
+
+        Args:
+            name: name of the layer in the record.
+            spikes: what the layer emits, 0 where it is silent, ``[N, ...]``.
+            u: pre-reset potential, ``[N, ...]``; needs ``threshold``.
+            z: u - threshold in place of u, ``[N, ...]``.
+            threshold: threshold in force, a number or a tensor that broadcasts over u.
+            t: timestep, from 1; counted by itself if None, from 1 after each backward pass.
+
+        Example:
+            >>> import tempfile
+            >>> class Net(nn.Module):
+            ...     def forward(self, x):
+            ...         spikes = (x >= 1.0).float()
+            ...         probe.attach("layer", u=x, spikes=spikes, threshold=1.0)
+            ...         return spikes
+            >>> net = Net()
+            >>> with watch(net, Path(tempfile.mkdtemp()) / "run", every=1) as probe:
+            ...     output = net(torch.tensor([[0.5, 1.5]]))
+            ...     probe.step()
+            >>> from spikescope import open_run
+            >>> open_run(probe.path).table(["u_mean", "rate"]).values.tolist()
+            [[0, 'train', 'layer', 1, 1.0, 0.5]]
+        """
+        if not self._armed:
+            if not self._entered:
+                self._say("", "attach", _NOT_ENTERED)
+            return
+        self._guarded(self._take)(name, spikes, u, z, threshold, t)
+
+    def _take(self, name: str, spikes: Any, u: Any, z: Any, threshold: Any, t: Any) -> None:
+        if in_backward():
+            return  # a repetition by activation checkpointing
+        mode = "train" if self._model.training else "eval"
+        try:
+            if not isinstance(name, str) or not name:
+                raise ValueError(f"name={name!r} is not possible: give the layer a name")
+            if name in (hooks.layer.name for hooks in self._hooks):
+                raise ValueError("a layer of that name is recorded by itself: give another name")
+            self._attached.take(name, mode, u, z, spikes, threshold, t)
+        except ValueError as error:
+            self._say(str(name), "attach", f"probe.attach({name!r}): {error}; not recorded")
+
     def _attach(self) -> None:
         if rank()[0] != 0:
             return  # two processes must not write one run; the header says who recorded
@@ -155,24 +221,34 @@ class Probe:
                     "second probe stays off",
                 )
                 return
-        if not found:
-            reasons = "".join(f"; {entry['name']!r}: {entry['reason']}" for entry in refused)
-            self._say(
-                "",
-                "no_layers",
-                f"no spiking layer was found in {type(self._model).__name__}{reasons}: the probe "
-                "stays off",
-            )
-            return
-        content = header(self._model, found, refused, self._schedule)
-        store = RunStore(self._wanted, content)
-        self.path = store.path
-        self.active = True
-        self._writer = Writer(store)
+        self._refused = refused
         self._hooks = [
             LayerHooks(layer, adapter, self._guarded, self._unscale) for layer, adapter in found
         ]
+        names = {module: name for name, module in plain_modules(self._model)}
+        self._tap = Tap(
+            names,
+            {layer.module for layer, _ in found},
+            {module for module, name in names.items() if name in {r["name"] for r in refused}},
+            self._guarded,
+            self._unscale,
+        )
+        self.active = True
         for module in (model, *watched.values()):
+            _watched[module] = self._wanted
+        if found:
+            self._open(found)
+        # Otherwise the first recorded step tells whether there is anything to write.
+        self._prepare()
+
+    def _open(self, found: list[Any]) -> None:
+        """Make the run's folder, with what is known by now."""
+        content = header(self._model, found, self._refused, self._schedule)
+        self._known = content["layers"]
+        store = RunStore(self._wanted, content)
+        self.path = store.path
+        self._writer = Writer(store)
+        for module in (unwrapped(self._model), *(hooks.layer.module for hooks in self._hooks)):
             _watched[module] = store.path
         if store.path != self._wanted:
             warnings.warn(
@@ -181,9 +257,6 @@ class Probe:
                 SpikescopeWarning,
                 stacklevel=4,
             )
-        for entry in refused:
-            self._events.append((0, entry["name"], "not_covered", entry["reason"]))
-        self._prepare()
 
     def _prepare(self) -> None:
         """Arm the hooks if the coming step is on the schedule."""
@@ -192,6 +265,8 @@ class Probe:
             self._eager.enter_context(eager())
             for hooks in self._hooks:
                 hooks.arm()
+            if self._tap is not None:
+                self._tap.arm()
 
     def _end_step(self, scalars: dict[str, Tensor | float]) -> None:
         self._note(scalars)
@@ -218,35 +293,75 @@ class Probe:
     def _flush(self) -> None:
         """Hand the finished step's statistics to the writer and disarm."""
         batch = Batch(self._step)
-        reached = any(hooks.reached for hooks in self._hooks)
         for hooks in self._hooks:
             hooks.finish()
         resets_midway(self._hooks)
-        for hooks in self._hooks:
-            name = hooks.layer.name
-            if reached and hooks.waits_for_gradient:
-                hooks.notes["no_gradient"] = "the loss does not reach it: no gradient arrived"
-            for kind, text in hooks.notes.items():
+        records: list[tuple[str, LayerHooks | Stream]] = [
+            (hooks.layer.name, hooks) for hooks in self._hooks
+        ]
+        assert self._tap is not None
+        heard = [*self._tap.finish(), *self._attached.finish()]
+        records += [(stream.name, stream) for stream in heard]
+        reached = any(record.reached for _, record in records)
+        for name, record in records:
+            if reached and record.waits_for_gradient:
+                record.notes["no_gradient"] = "the loss does not reach it: no gradient arrived"
+            for kind, text in record.notes.items():
                 self._say(name, kind, f"layer {name!r}, step {self._step}: {text}")
-            for key, block in hooks.forward.items():
+            for key, block in record.forward.items():
                 mode, t, _ = key
-                batch.blocks.append((mode, name, t, block | hooks.backward.get(key, {})))
+                batch.blocks.append((mode, name, t, block | record.backward.get(key, {})))
+        self._know()
         self._disarm()
+        if self._writer is None:
+            return
         if not batch.blocks:
             self._say(
                 "", "nothing", f"step {self._step}: no spiking layer was called, nothing recorded"
             )
         self._hand_over(batch)
 
-    def _hand_over(self, batch: Batch) -> None:
+    def _know(self) -> None:
+        """Write which layers there are, where a recorded step has told more about it."""
+        assert self._tap is not None
+        entries = {entry["name"]: entry for entry in self._attached.entries()}
+        entries |= {entry["name"]: entry for entry in self._tap.entries()}
+        layers = known_layers(self._model, self._known, self._refused, list(entries.values()))
+        if self._writer is None:
+            if not any(layer.get("covered", True) for layer in layers):
+                self._stay_off(layers)
+                return
+            self._open([])
         assert self._writer is not None
+        for layer in layers:
+            if not layer.get("covered", True) and layer not in self._known:
+                self._events.append((self._step, layer["name"], "not_covered", layer["reason"]))
+        if layers != self._known:
+            self._known = layers
+            self._writer.store.know(layers)
+
+    def _stay_off(self, layers: list[dict[str, Any]]) -> None:
+        reasons = "".join(f"; {layer['name']!r}: {layer['reason']}" for layer in layers)
+        self.active = False
+        self._release()
+        self._say(
+            "",
+            "no_layers",
+            f"no spiking layer was found in {type(self._model).__name__}{reasons}: the probe stays "
+            "off",
+        )
+
+    def _hand_over(self, batch: Batch) -> None:
+        if self._writer is None:
+            return  # nothing has been found to record yet
         batch.scalars, self._scalars = self._scalars, []
         batch.events, self._events = self._events, []
         self._writer.put(batch)
 
     def _hear(self) -> None:
         """Pass on what the writer noticed."""
-        assert self._writer is not None
+        if self._writer is None:
+            return
         self._repeat(self._writer)
         if self._writer.error is not None:
             raise self._writer.error
@@ -270,11 +385,14 @@ class Probe:
         self._eager.close()
         for hooks in self._hooks:
             hooks.disarm()
+        if self._tap is not None:
+            self._tap.disarm()
+        self._attached.disarm()
 
     def _release(self) -> None:
         """Let the model be watched by another probe."""
         for module in (unwrapped(self._model), *(hooks.layer.module for hooks in self._hooks)):
-            if _watched.get(module) is self.path:
+            if _watched.get(module) in (self.path, self._wanted):
                 _watched.pop(module, None)
 
     def _detach(self, state: str, error: str | None) -> None:
@@ -282,10 +400,10 @@ class Probe:
         if self._armed:
             # The step was not ended by step(): what it saw is incomplete and not recorded.
             self._disarm()
+        self.active = False
+        self._release()
         if self._writer is None:
             return
-        self._release()
-        self.active = False
         writer = self._writer
         batch = Batch(self._step, scalars=self._scalars, events=self._events)
         self._scalars, self._events = [], []
@@ -329,6 +447,11 @@ class Probe:
                 writer.store.end("probe failed", steps=self._step, error=_describe(error))
             except OSError:
                 return  # the disk refuses: the run stays without an end and reads as broken off
+
+
+_NOT_ENTERED = (
+    "probe.attach was called before 'with spikescope.watch(...) as probe': nothing is recorded"
+)
 
 
 def _describe(error: BaseException) -> str:

@@ -1,0 +1,183 @@
+"""The record of one layer whose potential and spikes are handed over step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..analysis.surrogate import Surrogate
+from . import accumulators
+from .accumulators import Block
+from .capture import Gradients
+
+Unscale = Callable[[Tensor], Tensor]
+
+
+@dataclass(eq=False)
+class Moment:
+    """One timestep of one layer, ``[N, ...]`` each.
+
+    Args:
+        mode: ``"train"`` or ``"eval"``.
+        t: timestep, from 1.
+        z: u - threshold, kept only where the surrogate is checked in the backward pass.
+        version: how often z's memory had been written when it was looked at.
+        height: what the layer emits for one spike.
+        grad_spikes: dL/ds over all paths, per spike of height 1.
+        grad_branch: dL/du through this spike alone.
+    """
+
+    mode: str
+    t: int
+    z: Tensor | None = None
+    version: int = 0
+    height: Tensor | float = 1.0
+    surrogate: Surrogate | None = None
+    grad_spikes: Tensor | None = None
+    grad_branch: Tensor | None = None
+
+
+class Stream:
+    """Statistics of one layer during a recorded step.
+
+    Args:
+        name: name of the layer in the record.
+        unscale: takes the factor of a scaled loss out of a gradient.
+
+    ``forward`` and ``backward`` are keyed by (mode, first timestep, number of timesteps) like
+    those of a replayed layer; ``notes`` holds (kind, sentence) about what could not be recorded.
+    """
+
+    def __init__(self, name: str, unscale: Unscale) -> None:
+        self.name = name
+        self.forward: dict[tuple[str, int, int], Block] = {}
+        self.backward: dict[tuple[str, int, int], Block] = {}
+        self.notes: dict[str, str] = {}
+        self.calls = 0
+        self.reached = False
+        self._unscale = unscale
+        self._could_learn = False
+        self._fired: Tensor | None = None
+        self._half: list[Moment] = []  # dL/ds has arrived, dL/du has not
+
+    def clear(self) -> None:
+        """Forget everything that belongs to the step."""
+        self.forward, self.backward, self.notes = {}, {}, {}
+        self.calls = 0
+        self.reached, self._could_learn = False, False
+        self._fired, self._half = None, []
+
+    @property
+    def waits_for_gradient(self) -> bool:
+        """Whether a call could have received a gradient in this step and none did."""
+        return self._could_learn and not self.reached
+
+    def learns(self, mode: str) -> None:
+        """Note that a gradient may arrive."""
+        self._could_learn = self._could_learn or mode == "train"
+
+    def record(
+        self,
+        moment: Moment,
+        u: Tensor,
+        spikes: Tensor,
+        threshold: Tensor | float,
+        scale: float,
+    ) -> None:
+        """Fold one timestep into the statistics of the step.
+
+        Args:
+            moment: when it was, and the surrogate in force.
+            u: pre-reset potential in the coordinate of the layer, ``[N, ...]``.
+            spikes: 0 or 1, ``[N, ...]``.
+            threshold: threshold in force; a tensor must broadcast over u.
+            scale: potential per unit of the density's axis.
+        """
+        if moment.t == 1 or self._fired is None or self._fired.shape != spikes.shape:
+            self._fired = torch.zeros_like(spikes)
+        z = u - threshold
+        # Whether a unit fires at equality is not known: there, what was seen is taken.
+        implied = torch.where(z == 0, spikes, (z > 0).to(spikes.dtype))
+        block = accumulators.forward_block(
+            u.unsqueeze(0),
+            implied.unsqueeze(0),
+            spikes.unsqueeze(0),
+            torch.zeros_like(u).unsqueeze(0),
+            threshold=threshold,
+            scale=scale,
+            surrogate=moment.surrogate,
+            fired_before=self._fired,
+            t=moment.t,
+        )
+        for name in ("input_mean", "input_var"):  # no input current was seen
+            del block[name]
+        self._fold(self.forward, moment, block)
+        self._fired = self._fired + spikes
+        self.calls += 1
+
+    def at_spikes(self, moment: Moment, grad: Tensor, branch: Tensor | None = None) -> None:
+        """Take the gradient at the layer's output, and that behind the surrogate if it is seen."""
+        self.reached = True
+        total = self._unscale(grad) * moment.height
+        if moment.grad_spikes is None:
+            self._half.append(moment)
+            moment.grad_spikes = total
+        else:
+            moment.grad_spikes = moment.grad_spikes + total
+        if branch is not None:
+            moment.grad_branch = self._unscale(branch)
+
+    def at_potential(self, moment: Moment, grad: Tensor) -> None:
+        """Take the gradient at the potential over all paths, and fold the moment's gradients."""
+        self.reached = True
+        grad = self._unscale(grad)
+        total = moment.grad_spikes
+        if total is None:
+            # The spikes themselves are not on the loss path, a later timestep is.
+            total = torch.zeros_like(grad)
+        else:
+            self._half.remove(moment)
+        inside = Gradients(
+            total.unsqueeze(0), total.unsqueeze(0), grad.unsqueeze(0), _residual(moment, total)
+        )
+        block = accumulators.backward_block(inside)
+        self._keep(moment, block)
+        moment.grad_spikes = moment.grad_branch = None
+
+    def finish(self) -> None:
+        """Fold what is left when the step ends: dL/ds whose dL/du could not be seen."""
+        for moment in self._half:
+            assert moment.grad_spikes is not None
+            block = accumulators.gradient_block("grad_s_total", moment.grad_spikes.unsqueeze(0))
+            self._keep(moment, block)
+        self._half = []
+
+    def _keep(self, moment: Moment, block: Block) -> None:
+        # What reaches the spikes from downstream alone is not seen on this route.
+        seen = {name: block[name] for name in block if name not in _DOWNSTREAM}
+        self._fold(self.backward, moment, seen)
+
+    def _fold(self, into: dict[tuple[str, int, int], Block], moment: Moment, block: Block) -> None:
+        key = (moment.mode, moment.t, 1)
+        into[key] = accumulators.merge(into[key], block) if key in into else block
+
+
+def _residual(moment: Moment, total: Tensor) -> Tensor | None:
+    """Return the branch behind the surrogate minus what the measured surrogate implies."""
+    z, branch = moment.z, moment.grad_branch
+    if moment.surrogate is None or z is None or branch is None or z._version != moment.version:
+        return None
+    implied: Tensor = moment.surrogate.derivative(z, xp=torch) * total
+    return (branch - implied).unsqueeze(0)
+
+
+_DOWNSTREAM = tuple(f"grad_s_{column}" for column in ("count", "nonfinite", "zero", "square"))
+
+
+def on_gradient(tensor: Tensor, hook: Callable[..., Any]) -> Any:
+    """Register a hook on a tensor's gradient; return its handle."""
+    return tensor.register_hook(hook)  # type: ignore[no-untyped-call]

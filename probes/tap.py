@@ -1,0 +1,516 @@
+"""Reading spiking layers without a closed form: from the calls of their surrogate's Function.
+
+What a Function is given is u or u - threshold, what it returns are the spikes, and the gradients
+at its two ends are those of the spikes and of the branch behind the surrogate. Calibrated on the
+first recorded steps, where it may wait for the device; never later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..analysis.surrogate import Surrogate
+from .modes import Hook, Unscale, wide
+from .recompute import Repeats, in_backward
+from .stream import Moment, Stream, on_gradient
+from .tap_function import listen, unlisten
+from .tap_graph import NoNode, Work, at_work, potential_node
+from .tap_rule import (
+    HIDDEN,
+    FiringRule,
+    Gap,
+    NoSpike,
+    Refused,
+    argument_of,
+    height_of,
+    height_place,
+    threshold_of,
+)
+from .tap_surrogate import Samples
+
+HOLD_LIMIT = 2**24
+"""Elements of calls that may wait until their threshold is known; what is above is left out."""
+
+NUMBER_SHARE = 0.02
+"""A threshold inside a Function is found once it is known to this share of itself."""
+
+Guard = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@dataclass(eq=False)
+class _Site:
+    """One place in the code of one module that calls a surrogate, in one mode."""
+
+    owner: nn.Module
+    function: type
+    mode: str
+    stream: Stream
+    gap: Gap = field(default_factory=Gap)
+    threshold: float | None = None
+    height: Tensor | float = 1.0
+    height_place: int | None = None
+    surrogate: Surrogate | None = None
+    samples: Samples = field(default_factory=Samples)
+    settled: bool = False
+    """Whether it has a name, or is known to repeat what another site does."""
+    repeated: bool = False
+    undecided: bool = False
+    repeats: int = 0
+    last: Tensor | None = None
+    t: int = 0
+    shape: torch.Size | None = None
+    serials: tuple[int, int] = (0, 0)
+    counts: tuple[int, int] = (0, 0)
+    turned: bool = False
+    """Whether a gradient came back since the last call."""
+
+
+@dataclass(eq=False)
+class _Call:
+    """One call of a surrogate, without its tensors: hooks in the graph hold it."""
+
+    site: _Site
+    moment: Moment
+    backward: int | None = None
+    sampled: Tensor | None = None
+    folded: bool = False
+    missing: dict[bool, str] = field(default_factory=dict)
+    """Why u was not found in the graph, if the argument is u - threshold or u."""
+
+
+@dataclass(eq=False)
+class _Held:
+    """A call and its tensors, none of them with a graph."""
+
+    call: _Call
+    x: Tensor
+    output: Tensor
+    inputs: tuple[Any, ...]
+
+
+class Tap:
+    """Hears the surrogates of one model while armed.
+
+    Args:
+        names: name of each module of the model.
+        replayed: modules that are read in another way.
+        refused: modules that adapters know and cannot read.
+        guard: wraps each hook so that an error of ours never reaches the training.
+        unscale: takes the factor of a scaled loss out of a gradient.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[nn.Module, str],
+        replayed: set[nn.Module],
+        refused: set[nn.Module],
+        guard: Guard,
+        unscale: Unscale,
+    ) -> None:
+        self._names, self._replayed, self._refused = names, replayed, refused
+        self._guard, self._unscale = guard, unscale
+        self._listener = guard(self._hear)
+        self._calls: dict[nn.Module, int] = {}
+        self._handles: list[Any] = []
+        self._sites: dict[Any, _Site] = {}
+        self._rules: dict[type, FiringRule] = {}
+        self._no_spikes: set[type] = set()
+        self._reasons: dict[nn.Module, str] = {}
+        self._held: list[_Held] = []
+        self._scales: dict[nn.Module, float] = {}
+        self._repeats = Repeats()
+
+    def arm(self) -> None:
+        """Hear every Function."""
+        listen(self._listener)
+
+    def disarm(self) -> None:
+        """Give every Function its methods back and forget what belongs to the step."""
+        unlisten(self._listener)
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._calls, self._held = [], {}, []
+        self._repeats.forget()
+        for site in self._sites.values():
+            site.stream.clear()
+            site.last, site.t, site.shape, site.turned = None, 0, None, False
+            site.samples.clear()
+
+    def finish(self) -> list[Stream]:
+        """End the step: settle what can be settled and return the layers' records."""
+        for held in self._held:
+            self._leave_out(held.call.site)
+        self._held = []
+        self._settle()
+        for site in self._sites.values():
+            site.stream.finish()
+            if site.surrogate is None and site.samples.ready:
+                site.surrogate = site.samples.surrogate()
+        for site in self._sites.values():  # only training shows a surrogate
+            if site.surrogate is None:
+                twins = (other for other in self._sites.values() if _is_twin(site, other))
+                site.surrogate = next((twin.surrogate for twin in twins), None)
+        return [
+            site.stream
+            for site in self._sites.values()
+            if not site.repeated and (site.stream.forward or site.stream.notes)
+        ]
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return what the run says of each layer that was heard, and of those that cannot be."""
+        found: dict[str, dict[str, Any]] = {}
+        for site in self._sites.values():
+            if site.settled and not site.repeated and self._threshold_known(site):
+                scale = self._scales.get(site.owner, 1.0)
+                entry = _entry(site, self._rules[site.function], scale)
+                entry = found.setdefault(site.stream.name, entry)
+                entry["surrogate"] = entry["surrogate"] or _plain(site.surrogate)
+        reasons = dict(self._reasons)
+        for site in self._sites.values():
+            if site.undecided and not self._threshold_known(site):
+                reasons.setdefault(site.owner, _UNDECIDED)
+        for module, reason in reasons.items():
+            name, kind = self._name(module), type(module).__name__
+            refused = {"name": name, "kind": kind, "covered": False, "reason": reason}
+            found.setdefault(name, refused)
+        return list(found.values())
+
+    def _name(self, module: nn.Module) -> str:
+        return self._names[module] or type(module).__name__
+
+    def _count(self, module: nn.Module) -> int:
+        """Return how often a module has been called since it was first asked for."""
+        if module not in self._calls:
+            self._calls[module] = 0
+            hook = Hook(module, self._guard(self._called))
+            self._handles.append(module.register_forward_pre_hook(hook))
+        return self._calls[module]
+
+    def _called(self, module: nn.Module, args: Any) -> None:
+        self._calls[module] += 1
+
+    def _hear(self, node: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        argument = argument_of(inputs, output)
+        if argument is None or output.numel() == 0:
+            return
+        work = at_work(self._names)
+        if any(entry.module in self._replayed for entry in work):
+            return
+        if in_backward():
+            call = self._repeats.find()
+            if call is not None:
+                self._listen(call, node, inputs, argument)
+            return
+        if not work:
+            return
+        with torch.no_grad():
+            call = self._take(node._forward_cls, inputs, output, argument, work)
+        self._repeats.note(call)
+        if call is not None:
+            self._listen(call, node, inputs, argument)
+
+    def _take(
+        self,
+        function: type,
+        inputs: tuple[Any, ...],
+        output: Tensor,
+        argument: int,
+        work: list[Work],
+    ) -> _Call | None:
+        """Find out whose timestep a call is, and fold it as soon as its threshold is known."""
+        if function in self._no_spikes:
+            return None
+        owner, lines = self._owner(inputs[argument], work)
+        if owner in self._reasons:
+            return None
+        rule = self._rules.setdefault(function, FiringRule(argument))
+        mode = "train" if owner.training else "eval"
+        key = owner, mode, function, inputs[argument].shape[1:], lines
+        site = self._sites.get(key)
+        if site is None:
+            site = _Site(owner, function, mode, Stream("", self._unscale))
+            self._sites[key] = site
+        try:
+            self._calibrate(site, rule, inputs, output)
+        except NoSpike:
+            self._no_spikes.add(function)
+            self._sites = {k: s for k, s in self._sites.items() if s.function is not function}
+            self._held = [held for held in self._held if held.call.site.function is not function]
+            return None
+        except Refused as reason:
+            self._reasons[owner] = str(reason)
+            self._sites = {k: s for k, s in self._sites.items() if s.owner is not owner}
+            self._held = [held for held in self._held if held.call.site.owner is not owner]
+            return None
+        if site.repeated:
+            return None
+        moment = Moment(mode, self._next_t(site, inputs[argument].shape, work[-1].module))
+        call = _Call(site, moment)
+        inputs = tuple(_plain_tensor(value) for value in inputs)
+        self._keep_or_fold(_Held(call, inputs[argument], output.detach(), inputs), rule)
+        return call
+
+    def _owner(self, x: Tensor, work: list[Work]) -> tuple[nn.Module, tuple[Any, ...]]:
+        """Return the layer at work, and the lines of its code that led to the call."""
+        for entry in work:
+            if entry.module in self._refused:
+                return entry.module, entry.lines
+        inner = work[0]
+        if len(work) > 1 and inner.given is x:
+            # A surrogate that is a module: the neuron is what calls it. Where the model itself or
+            # a Sequential does, the surrogate's name says more.
+            outer = work[1]
+            plain = len(work) == 2 or isinstance(outer.module, nn.Sequential)
+            return (inner if plain else outer).module, outer.lines
+        return inner.module, inner.lines
+
+    def _calibrate(
+        self, site: _Site, rule: FiringRule, inputs: tuple[Any, ...], output: Tensor
+    ) -> None:
+        """Look at the numbers of a call until everything about its site is known."""
+        hidden = rule.place == HIDDEN and site.threshold is None
+        if not (rule.unsettled(inputs) or hidden or not site.settled):
+            return
+        site.gap.widen(*rule.look(inputs, output))
+        x = inputs[rule.argument]
+        if rule.place == HIDDEN:
+            if site.gap.silent > site.gap.firing:
+                raise Refused(_NO_THRESHOLD)
+            site.threshold = site.gap.number(NUMBER_SHARE)
+        if output.amax() > 0:
+            site.height_place = height_place(inputs, output)
+            if site.height_place is not None:
+                site.height = inputs[site.height_place].detach()
+            else:
+                site.height = float(output.amax())
+        others = [
+            other
+            for other in self._sites.values()
+            if other is not site and other.owner is site.owner and other.mode == site.mode
+        ]
+        if any(_equal(x, other.last) for other in others):
+            site.repeats += 1
+        site.last = x.detach().clone()
+
+    def _keep_or_fold(self, held: _Held, rule: FiringRule) -> None:
+        if self._threshold_known(held.call.site):
+            ready = [other for other in self._held if self._threshold_known(other.call.site)]
+            self._held = [other for other in self._held if other not in ready]
+            for other in (*ready, held):
+                self._fold(other)
+        elif sum(other.x.numel() for other in self._held) + held.x.numel() > HOLD_LIMIT:
+            self._leave_out(held.call.site)
+        else:
+            # The training may go on in these tensors before the threshold is known.
+            copies = tuple(
+                value.clone() if isinstance(value, Tensor) else value for value in held.inputs
+            )
+            output = held.output.clone()
+            self._held.append(_Held(held.call, copies[rule.argument], output, copies))
+
+    def _leave_out(self, site: _Site) -> None:
+        if self._rules[site.function].plausible:
+            site.undecided = True
+            site.stream.name = site.stream.name or self._name(site.owner)
+            site.stream.notes["undecided"] = _UNDECIDED
+
+    def _threshold_known(self, site: _Site) -> bool:
+        place = self._rules[site.function].place
+        return place is not None and (place != HIDDEN or site.threshold is not None)
+
+    def _fold(self, held: _Held) -> None:
+        call, x = held.call, held.x
+        site, moment, rule = call.site, call.moment, self._rules[call.site.function]
+        threshold: Tensor | float
+        if rule.place == HIDDEN:
+            assert site.threshold is not None
+            threshold = site.threshold
+        else:
+            assert rule.place is not None
+            threshold = threshold_of(held.inputs, rule.place, rule.argument)
+        usual = site.height
+        if site.height_place is not None:
+            usual = held.inputs[site.height_place]
+        moment.height = height_of(held.output, usual)
+        moment.surrogate = site.surrogate
+        scale = 1.0
+        if rule.place != rule.argument:
+            if site.owner not in self._scales:  # once for each layer
+                self._scales[site.owner] = abs(float(torch.as_tensor(threshold).mean())) or 1.0
+            scale = self._scales[site.owner]
+        spikes = (held.output != 0).to(x.dtype)
+        site.stream.record(moment, wide(x), wide(spikes), threshold, scale)
+        if site.surrogate is None:
+            call.sampled = site.samples.of(x, threshold)
+        else:
+            moment.z = x if rule.place == rule.argument else x - threshold
+            moment.version = moment.z._version
+        call.folded = True
+
+    def _listen(self, call: _Call, node: Any, inputs: tuple[Any, ...], argument: int) -> None:
+        """Have the gradients at the two ends of the surrogate and at u told."""
+        x = inputs[argument]
+        if not (x.requires_grad and node.next_functions):  # without next, no graph is built
+            return
+        place = sum(isinstance(value, Tensor) for value in inputs[:argument])
+        site = call.site
+
+        def behind(gradients: Any, given: Any) -> None:
+            if given[0] is not None and self._is_first_backward(call):
+                branch = gradients[place] if place < len(gradients) else None
+                self._at_spikes(call, given[0].detach(), branch)
+
+        self._handles.append(node.register_hook(self._guard(behind)))
+        site.stream.learns(site.mode)
+        rule = self._rules[site.function]
+        for shifted in (True, False):
+            if rule.place is None or (rule.place == rule.argument) == shifted:
+                self._listen_at_potential(call, rule, x, shifted)
+
+    def _listen_at_potential(self, call: _Call, rule: FiringRule, x: Tensor, shifted: bool) -> None:
+        def at(gradient: Tensor | None) -> None:
+            # Which of the two is u may have been found out after the call.
+            if gradient is not None and (rule.place == rule.argument) == shifted:
+                if self._is_first_backward(call) and call.folded:
+                    call.site.turned = True
+                    with torch.no_grad():
+                        call.site.stream.at_potential(call.moment, wide(gradient.detach()))
+
+        hook = self._guard(at)
+        if x.grad_fn is None and not shifted:
+            self._handles.append(on_gradient(x, hook))
+            return
+        try:
+            node, output = potential_node(x, shifted)
+        except NoNode as reason:
+            call.missing[shifted] = str(reason)
+            return
+        self._handles.append(node.register_prehook(lambda gradients: hook(gradients[output])))
+
+    def _at_spikes(self, call: _Call, gradient: Tensor, branch: Tensor | None) -> None:
+        site, rule = call.site, self._rules[call.site.function]
+        site.turned = True
+        if not call.folded:
+            return
+        shifted = rule.place == rule.argument
+        if shifted in call.missing:
+            site.stream.notes.setdefault("no_potential_gradient", call.missing[shifted])
+        with torch.no_grad():
+            if call.sampled is not None and branch is not None:
+                site.samples.take(call.sampled, gradient * call.moment.height, branch)
+            wider = None if branch is None else wide(branch.detach())
+            site.stream.at_spikes(call.moment, wide(gradient), wider)
+
+    def _is_first_backward(self, call: _Call) -> bool:
+        now = torch._C._current_graph_task_id()
+        if call.backward is None:
+            call.backward = now
+        if call.backward != now:
+            call.site.stream.notes.setdefault("second_backward", _SECOND_BACKWARD)
+        return call.backward == now
+
+    def _next_t(self, site: _Site, shape: torch.Size, outermost: nn.Module) -> int:
+        """Return the timestep of a call: calls go on with a sequence, or begin the next one.
+
+        A pass of the model or of the layer that held several timesteps held a whole sequence.
+        Where each held one timestep, they belong together until a backward pass lies between.
+        """
+        serials = self._count(site.owner), self._count(outermost)
+        same = [now == before for now, before in zip(serials, site.serials, strict=True)]
+        if site.t == 0 or site.shape != shape:
+            begins = True
+        elif same[0]:
+            begins = False
+        elif site.counts[0] > 1:
+            begins = True
+        elif same[1]:
+            begins = False
+        else:
+            begins = site.counts[1] > 1 or site.turned
+        site.counts = (
+            site.counts[0] + 1 if same[0] else 1,
+            site.counts[1] + 1 if same[1] else 1,
+        )
+        site.serials, site.shape, site.turned = serials, shape, False
+        site.t = 1 if begins else site.t + 1
+        return site.t
+
+    def _settle(self) -> None:
+        """Name the sites; those that only repeat another site's call are no layers."""
+        by_owner: dict[tuple[nn.Module, str], list[_Site]] = {}
+        for site in self._sites.values():
+            if self._threshold_known(site):
+                by_owner.setdefault((site.owner, site.mode), []).append(site)
+        for (owner, _), sites in by_owner.items():
+            new = [site for site in sites if not site.settled]
+            if len(sites) > 1:
+                for site in new:
+                    site.repeated = _is_repetition(site, sites)
+            kept = [site for site in sites if not site.repeated]
+            for site in new:
+                site.settled = True
+                site.last = None
+                name = self._name(owner)
+                place = kept.index(site) + 1 if site in kept else 0
+                site.stream.name = name if len(kept) == 1 else f"{name}[{place}]"
+
+
+def _is_repetition(site: _Site, sites: list[_Site]) -> bool:
+    """Return whether a site evaluates again what another one evaluated the call before.
+
+    snnTorch does so to find out whom to reset: it gives the surrogate the potential that the
+    timestep before fired with, and cuts the result off the graph.
+    """
+    calls = site.stream.calls
+    others = [other for other in sites if other is not site]
+    return calls > 1 and site.repeats >= calls - 1 and all(site.repeats > o.repeats for o in others)
+
+
+def _is_twin(site: _Site, other: _Site) -> bool:
+    """Return whether two sites are one layer in another mode."""
+    return other.stream.name == site.stream.name != "" and other.surrogate is not None
+
+
+def _plain_tensor(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _equal(x: Tensor, other: Tensor | None) -> bool:
+    return other is not None and x.shape == other.shape and torch.equal(x, other)
+
+
+def _entry(site: _Site, rule: FiringRule, scale: float) -> dict[str, Any]:
+    return {
+        "name": site.stream.name,
+        "kind": type(site.owner).__name__,
+        "covered": True,
+        "route": "tap",
+        "coordinate": "u - threshold" if rule.place == rule.argument else "u",
+        "function": site.function.__qualname__,
+        "spec": {},
+        "surrogate": _plain(site.surrogate),
+        "scale": scale,
+    }
+
+
+def _plain(surrogate: Surrogate | None) -> dict[str, Any] | None:
+    return None if surrogate is None else dict(vars(surrogate))
+
+
+_UNDECIDED = (
+    "its threshold cannot be told from the calls of its surrogate yet (too few fired, or too few "
+    "did not): timesteps of this step are left out, the next recorded step tries again"
+)
+_NO_THRESHOLD = (
+    "its surrogate is heard, but its spikes follow neither from the sign of its argument nor from "
+    "a threshold among its arguments nor from a constant: name u and the threshold with "
+    "probe.attach"
+)
+_SECOND_BACKWARD = (
+    "a second backward pass went through the same forward pass: its gradients are not recorded"
+)
