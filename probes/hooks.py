@@ -294,5 +294,6 @@ _DTYPE = (
     "its {what} is {dtype}, through which no gradient flows; it is recorded as floating numbers"
 )
 _SECOND_BACKWARD = (
-    "a second backward pass went through the same forward pass: its gradients are not recorded"
+    "a second backward pass went through the same forward pass: only the gradients of the first "
+    "are recorded"
 )

@@ -70,6 +70,11 @@ def refusal(model: nn.Module) -> str | None:
             "DistributedDataParallel or one device; the probe stays off"
         )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            return (
+                f"{name!r} has no shape yet: run one batch through the model first; the probe "
+                "stays off"
+            )
         if tensor.is_meta:
             return (
                 f"{name!r} is on the meta device and holds no numbers: call "
@@ -126,7 +131,8 @@ def unscale_by(scaler: Any) -> Unscale:
         scale = getattr(scaler, "_scale", None)  # get_scale() would wait for the device
         if scale is None:  # it is disabled, or no loss has been scaled yet
             return gradient
-        return gradient / scale.to(gradient.device, non_blocking=True)
+        unscaled: Tensor = gradient / scale.to(gradient.device, non_blocking=True)
+        return unscaled
 
     return unscale
 

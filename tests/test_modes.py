@@ -273,6 +273,14 @@ def test_a_scaler_that_scales_nothing_changes_nothing(tmp_path: Path) -> None:
         assert modes.unscale_by(scaler)(gradient).item() == 3.0
 
 
+def test_unscaling_does_not_wait_for_the_device() -> None:
+    scaler = scaled()
+    scaler._scale = torch.tensor(1024.0, device="meta")  # whose number nobody can ask for
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        scaler.get_scale()
+    assert modes.unscale_by(scaler)(torch.ones(3, device="meta")).shape == (3,)
+
+
 def test_a_scaler_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"scaler=1024.0 is not possible: give"):
         spikescope.watch(seeded(Net), tmp_path / "run", scaler=1024.0)  # type: ignore[arg-type]
@@ -691,6 +699,18 @@ def test_a_model_on_the_meta_device(tmp_path: Path) -> None:
         "model.to_empty(device=...) and initialise it first; the probe stays off"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_shapes(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.LazyLinear(3), LIF())
+    with pytest.warns(spikescope.SpikescopeWarning) as warned:
+        probe = spikescope.watch(net, tmp_path / "run", every=1)
+        with probe:
+            pass
+    (text,) = said(warned)
+    assert text.startswith("'0.weight' has no shape yet: run one batch through the model first")
+    net(torch.ones(4, 2, 5))
+    assert len(one_step(net, tmp_path / "run", torch.ones(4, 2, 5)).table()) == 4
 
 
 def test_data_parallel_is_refused(tmp_path: Path) -> None:
