@@ -81,7 +81,8 @@ class SpikingJellyAdapter(Adapter):
             raise ValueError(f"replay cannot follow {known.__name__}: {why}")
         check_unchanged(module, known, _DYNAMICS)
         spec = _spec(module, _plain)
-        function, where = module.surrogate_function, _device(module)
+        function: Any = module.surrogate_function
+        where = _device(function)
         scale = float(np.mean(np.abs(spec.threshold))) or 1.0
         spec = replace(spec, fires_at_threshold=fires_at_threshold(function, scale, where))
         surrogate = surrogate_of(function, self.declared(module), scale, where)
@@ -138,9 +139,8 @@ def _kind(module: nn.Module) -> str:
     return known.__name__
 
 
-def _device(module: nn.Module) -> torch.device:
-    """Return where the surrogate's own parameters lie, if it has any."""
-    function = module.surrogate_function
+def _device(function: object) -> torch.device:
+    """Return where a surrogate's own parameters lie, if it has any."""
     tensor = next(function.parameters(), None) if isinstance(function, nn.Module) else None
     return torch.device("cpu") if tensor is None else tensor.device
 

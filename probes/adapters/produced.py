@@ -15,7 +15,7 @@ def remember(module: nn.Module, state: object) -> None:
     if isinstance(state, Tensor):
         # Detaching keeps the storage. A weak reference keeps its identity from being used again,
         # but not its memory.
-        _left[module] = StorageWeakRef(state.untyped_storage())
+        _left[module] = _identity(state)
 
 
 def is_own(module: nn.Module, state: object) -> bool:
@@ -36,8 +36,8 @@ def is_own(module: nn.Module, state: object) -> bool:
         (True, False)
     """
     left = _left.get(module)
-    return (
-        left is not None
-        and isinstance(state, Tensor)
-        and bool(StorageWeakRef(state.untyped_storage()) == left)
-    )
+    return left is not None and isinstance(state, Tensor) and bool(_identity(state) == left)
+
+
+def _identity(state: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(state.untyped_storage())  # type: ignore[no-untyped-call]
