@@ -131,3 +131,14 @@ def test_one_process_alone_says_so(tmp_path: Path) -> None:
         loss_of(net(batch(0))).backward()
         probe.step()
     assert spikescope.open_run(tmp_path / "run").header["ranks"] == {"recorded": [0], "of": 1}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_are_known_before_the_processes_have_joined(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "a", "RANK": rank, "WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    with spikescope.watch(seeded(Net), tmp_path / "run", every=1) as probe:
+        assert probe.active == (rank == 0)
+    assert (tmp_path / "run").exists() == (rank == 0)
