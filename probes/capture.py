@@ -70,6 +70,8 @@ def gradients(
     grad_input: Tensor,
     grad_spikes: Tensor,
     later: tuple[Tensor, Tensor] | None = None,
+    handed: Tensor | None = None,
+    passed: bool = False,
 ) -> Gradients:
     """Derive the gradients inside a layer from those at its input and its spikes.
 
@@ -86,6 +88,10 @@ def gradients(
         grad_spikes: dL/ds from downstream, ``[T, N, ...]``.
         later: ``(dL/dI, dL/du)`` of the timestep after the last, ``[N, ...]``; None at the end of
             the sequence.
+        handed: gradient on the potential that the layer hands out next to its spikes, which a
+            loss may read; ``[T, N, ...]``, None for none. It is u where the reset is late, else v.
+        passed: whether the next timestep received that very potential, so that ``handed`` holds
+            what flows back from there, too.
 
     Returns:
         The :class:`Gradients`.
@@ -102,13 +108,21 @@ def gradients(
     filtered = grad_input - spec.synapse_decay * _ahead(grad_input, next_input)
     grad_u = filtered / spec.gain
     carried = spec.decay * _ahead(grad_u, next_u)
+    direct: Tensor | float = 0.0
+    if handed is not None and spec.delayed_reset:
+        direct = handed
+        carried = torch.zeros_like(carried) if passed else carried
+    elif handed is not None:
+        carried = handed if passed else carried + handed
     total = grad_spikes
     if spec.reset_gradient and spec.reset != "none":
         total = grad_spikes + _reset_slope(spec, u) * carried
     residual = None
     if surrogate is not None:
         kept = carried * (1.0 - spikes) if spec.reset == "to_value" else carried
-        residual = grad_u - kept - surrogate.derivative(u - spec.threshold, xp=torch) * total
+        residual = (
+            grad_u - kept - direct - surrogate.derivative(u - spec.threshold, xp=torch) * total
+        )
     return Gradients(grad_spikes, total, grad_u, residual)
 
 

@@ -35,10 +35,13 @@ class _Call:
     spikes: Tensor
     joined: bool = False
     """Whether the gradient flows on into the call before this one."""
+    passed: bool = False
+    """Whether its state is the potential that the call before handed out."""
     later: _Call | None = None
     backward: int | None = None
     """The backward pass that its gradients come from."""
     grad_spikes: Tensor | None = None
+    grad_handed: Tensor | None = None
     first: tuple[Tensor, Tensor] | None = None
     """dL/dI and dL/du of the first timestep, which the call before this one needs."""
 
@@ -157,13 +160,19 @@ class LayerHooks:
                 call = self._record(module, state, current.detach(), view.detach())
             if self._repeats.note(call):
                 self._could_learn = self._could_learn or module.training
-        call.joined = state.joined
+        call.joined, call.passed = state.joined, state.passed
+        place = self._adapter.potential(module, output)
         if view.requires_grad:
             self._could_learn = self._could_learn or module.training
             self._listen(call, current, view)
         elif module.training and torch.is_grad_enabled() and view.is_floating_point():
             self.notes.setdefault("no_input_gradient", _NO_INPUT_GRADIENT)
-        return self._adapter.with_spikes(module, output, view)
+        output = self._adapter.with_spikes(module, output, view)
+        if place is not None and output[place].requires_grad:
+            handed = output[place].view_as(output[place])
+            self._told(call, handed, self._at_handed)
+            output = (*output[:place], handed, *output[place + 1 :])
+        return output
 
     def _record(self, module: nn.Module, state: State, current: Tensor, output: Tensor) -> _Call:
         """Replay the call and fold what it did into the statistics of the step."""
@@ -212,19 +221,20 @@ class LayerHooks:
         return tensor.to(dtype)
 
     def _listen(self, call: _Call, current: Tensor, spikes: Tensor) -> None:
-        """Have the gradients at the layer's two ends told, as they are without loss scaling."""
-
-        def told(of: Tensor, act: Callable[[_Call, Tensor], None]) -> None:
-            def hook(gradient: Tensor) -> None:
-                if self._is_first_backward(call):
-                    gradient = self._adapter.time_first(self.layer.module, gradient.detach())
-                    act(call, self._unscale(wide(gradient)))
-
-            of.register_hook(self._guard(hook))  # type: ignore[no-untyped-call]
-
-        told(spikes, self._at_output)
+        """Have the gradients at the layer's two ends told."""
+        self._told(call, spikes, self._at_output)
         if current.requires_grad:
-            told(current, self._at_input)
+            self._told(call, current, self._at_input)
+
+    def _told(self, call: _Call, of: Tensor, act: Callable[[_Call, Tensor], None]) -> None:
+        """Have a gradient told as it is without loss scaling."""
+
+        def hook(gradient: Tensor) -> None:
+            if self._is_first_backward(call):
+                gradient = self._adapter.time_first(self.layer.module, gradient.detach())
+                act(call, self._unscale(wide(gradient)))
+
+        of.register_hook(self._guard(hook))  # type: ignore[no-untyped-call]
 
     def _is_first_backward(self, call: _Call) -> bool:
         now = torch._C._current_graph_task_id()
@@ -238,6 +248,9 @@ class LayerHooks:
         self.reached = True
         call.grad_spikes = gradient * call.spec.spike_height
         self._half.append(call)
+
+    def _at_handed(self, call: _Call, gradient: Tensor) -> None:
+        call.grad_handed = gradient
 
     def _at_input(self, call: _Call, gradient: Tensor) -> None:
         self.reached = True
@@ -256,6 +269,8 @@ class LayerHooks:
                 gradient,
                 downstream,
                 call.after,
+                call.grad_handed,
+                call.later is not None and call.later.passed,
             )
             call.first = gradient[0], inside.u[0]
             self._fold(self.backward, call, accumulators.backward_block(inside))

@@ -18,6 +18,7 @@ from adapter_truth import (
     PlainFire,
     assert_equal_to_truth,
     framework,
+    loss_of,
     same_bits,
     self_check,
     train,
@@ -430,6 +431,73 @@ def test_state_leaky_is_a_leak_over_the_whole_sequence(
     cut = snn.StateLeaky(0.6, channels=3, kernel_truncation_steps=2)
     with pytest.raises(ValueError, match="kernel_truncation_steps=2"):
         ADAPTER.describe("", cut)
+
+
+@pytest.mark.parametrize("read", ["loss reads the potential", "spikes too"])
+@pytest.mark.parametrize("layout", ["passed on", "hidden, returned"])
+@pytest.mark.parametrize(
+    "name", ["soft", "zero", "none", "soft, at once", "zero, at once", "Synaptic"]
+)
+def test_a_loss_on_the_potential_is_no_error_of_the_surrogate(
+    name: str, layout: str, read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many put their loss on the returned ``mem``: a way into u that is not through the spikes."""
+    kind, settings = NEURONS[name]
+    layer = build(kind, 9, **settings, **LAYOUTS[layout])
+    net = seeded(lambda: nn.Sequential(nn.Linear(6, 9), layer))
+    weight = 0.0 if read == "loss reads the potential" else 1.0
+    state = layer.reset_mem()
+    state = state if isinstance(state, tuple) else (state,)
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        loss = torch.zeros(())
+        for t, now in enumerate(inputs()):
+            current = net[0](now)
+            spikes, *state = layer(current) if layer.init_hidden else layer(current, *state)
+            loss = (
+                loss
+                + (t + 1.0) * ((state[-1] - 0.3) ** 2).sum()
+                + weight * (spikes * now[0, 0]).sum()
+            )
+        loss.backward()
+        probe.step()
+    table = spikescope.open_run(tmp_path / "run").table()
+    assert table["mismatch"].sum() == 0
+    assert (table["grad_u_rms"] > 0).all()
+    assert table["residual"].max() < 2e-6
+
+
+def test_without_the_potentials_own_gradient_the_residual_would_be_red(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SnnTorchAdapter, "potential", lambda *_: None)
+    net = seeded(lambda: nn.Sequential(nn.Linear(6, 9), snn.Leaky(beta=0.8)))
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        _, mem = net[1](net[0](inputs()[0]))
+        mem.square().sum().backward()
+        probe.step()
+    assert spikescope.open_run(tmp_path / "run").table()["residual"].min() > 0.1
+
+
+def test_the_probe_changes_no_bit_of_a_training_on_the_potential(tmp_path: Path) -> None:
+    results = []
+    for watched in (False, True):
+        net = seeded(lambda: nn.Sequential(nn.Linear(6, 9), snn.Leaky(0.8, learn_beta=True)))
+        optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+        with spikescope.watch(
+            net, tmp_path / str(watched), every=lambda step, on=watched: on
+        ) as probe:
+            for _ in range(20):
+                optimizer.zero_grad()
+                mem, potentials = net[1].reset_mem(), []
+                for now in inputs():
+                    spikes, mem = net[1](net[0](now), mem)
+                    potentials.append(mem + 0.1 * spikes)
+                loss_of(torch.stack(potentials)).backward()
+                optimizer.step()
+                probe.step()
+        results.append([value.clone() for value in net.state_dict().values()])
+        results[-1] += [parameter.grad for parameter in net.parameters()]
+    assert same_bits(*results)
 
 
 # --- surrogates ---

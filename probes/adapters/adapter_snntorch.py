@@ -91,7 +91,7 @@ class SnnTorchAdapter(Adapter):
             return State(torch.zeros_like(first), None, fresh=True, joined=False)
         mem = _incoming(module, call, "mem")
         own = produced.is_own(module, mem) and mem.shape == first.shape
-        joined = own and mem.requires_grad
+        joined, passed = own and mem.requires_grad, own and mem is not module.mem
         mem = _shaped(mem, first)
         current = _shaped(_incoming(module, call, "syn"), first) if kind == "Synaptic" else None
         spec = self.live_spec(module)
@@ -100,7 +100,7 @@ class SnnTorchAdapter(Adapter):
         spec = replace(spec, delayed_reset=True)
         with torch.no_grad():
             v = after_reset(spec, mem, fires(spec, mem))
-        return State(v, current, not own, joined)
+        return State(v, current, not own, joined, passed)
 
     def current(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> int | str:
         """Return the place of ``input_``, which stands before the states."""
@@ -118,6 +118,10 @@ class SnnTorchAdapter(Adapter):
     def with_spikes(self, module: nn.Module, output: Any, spikes: Tensor) -> Any:
         """Return the spikes with the states that came with them."""
         return (spikes, *output[1:]) if isinstance(output, tuple) else spikes
+
+    def potential(self, module: nn.Module, output: Any) -> int | None:
+        """Return the last place: ``mem`` stands behind the spikes and the synaptic current."""
+        return len(output) - 1 if isinstance(output, tuple) else None
 
     def spike_function(self, module: nn.Module) -> Callable[[Tensor], Tensor] | None:
         """Return the layer's ``spike_grad``."""

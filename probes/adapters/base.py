@@ -39,12 +39,14 @@ class State(NamedTuple):
         fresh: whether the call begins a new sequence.
         joined: whether the gradient flows through the state into the call before; not so where
             the user detached it.
+        passed: whether it is the potential that the call before handed out.
     """
 
     v: Tensor
     current: Tensor | None
     fresh: bool
     joined: bool = True
+    passed: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,14 @@ class Adapter(ABC):
     def with_spikes(self, module: nn.Module, output: Any, spikes: Tensor) -> Any:
         """Return the layer's output with another tensor in place of its spikes."""
         return spikes
+
+    def potential(self, module: nn.Module, output: Any) -> int | None:
+        """Return the place of the potential among what the layer returns; None if it keeps it.
+
+        u where the reset is late, else v: a loss may read it, and the gradient then has a way into
+        the layer that is not through its spikes.
+        """
+        return None
 
     def spike_function(self, module: nn.Module) -> Callable[[Tensor], Tensor] | None:
         """Return the layer's spike as a function of u - threshold, to be measured by autograd."""
