@@ -62,7 +62,7 @@ def demo(
     if result.path is None:
         raise ValueError(f"nothing could be written under {str(out)!r}: name a folder with --out")
     console.print(f"Run written to {result.path}")
-    _print_findings(console, find(open_run(result.path)))
+    _print_diagnosis(console, find(open_run(result.path)))
     if serve:
         _serve(result.path, host, port)
     else:
@@ -78,7 +78,6 @@ def diagnose(
     ] = None,
 ) -> None:
     """List what a recorded run shows: measured, bound, layer, timestep, source."""
-    from .analysis.findings import SEVERITIES
     from .analysis.findings import diagnose as find
     from .data.runs import open_run
 
@@ -94,13 +93,41 @@ def diagnose(
         _print_json(content)
     else:
         console = Console()
-        _print_findings(console, findings)
+        _print_diagnosis(console, findings)
         for problem in opened.problems:
             console.print(f"Note: {problem}", markup=False)
+    _fail(findings, fail_on)
+
+
+def _fail(findings: list[Finding], fail_on: FailOn | None) -> None:
+    """End with status 1 if a finding is at least as bad as asked for."""
+    from .analysis.findings import SEVERITIES
+
     if fail_on is not None:
         failing = SEVERITIES[: SEVERITIES.index(fail_on.value) + 1]
         if any(finding.severity in failing for finding in findings):
             raise typer.Exit(1)
+
+
+@app.command()
+def lint(
+    target: Annotated[str, typer.Argument(help="MODULE:CALLABLE that builds the model.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    fail_on: Annotated[
+        FailOn | None, typer.Option(help="Exit with status 1 if something is at least this bad.")
+    ] = None,
+) -> None:
+    """Measure each layer's surrogate and compare it with what the layer declares."""
+    from .probes.lint import TITLES, lint_target
+
+    findings = lint_target(target)
+    if as_json:
+        _print_json([finding.to_dict() for finding in findings])
+    elif findings:
+        _print_findings(Console(), findings, TITLES)
+    else:
+        Console().print("No finding: every surrogate is sound and as declared.")
+    _fail(findings, fail_on)
 
 
 @app.command()
@@ -271,31 +298,37 @@ def _serve(folder: Path, host: str, port: int) -> None:
     serve(folder, host=host, port=port, on_ready=say)
 
 
-def _print_findings(console: Console, findings: list[Finding]) -> None:
+def _print_diagnosis(console: Console, findings: list[Finding]) -> None:
+    from .analysis.findings import RULES
+
+    if findings:
+        _print_findings(console, findings, {rule.code: rule.title for rule in RULES})
+    else:
+        console.print("No finding: every rule looked and stayed silent.")
+
+
+def _print_findings(console: Console, findings: list[Finding], titles: dict[str, str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from .analysis.findings import RULES
-
-    if not findings:
-        console.print("No finding: every rule looked and stayed silent.")
-        return
     styles = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-    titles = {rule.code: rule.title for rule in RULES}
     table = Table(title=_summary(findings), title_justify="left", show_lines=True)
     table.add_column("finding", ratio=1)
     table.add_column("what was seen", ratio=3)
     for finding in findings:
-        style = styles[finding.severity]
         timestep = "" if finding.t is None else f", t = {finding.t}"
         where = f"{finding.layer or 'model'}{timestep}"
         first, last = finding.steps
-        head = Text.assemble((f"{finding.code} {finding.severity}", style), f"\n{where}")
-        seen = Text.assemble(
-            (f"{titles[finding.code]}: {finding.measured:.3g} ± {finding.error:.1g}", "bold"),
-            f" {finding.unit}, bound {finding.bound:g}, steps {first} to {last}\n{finding.text}",
+        steps = f", steps {first} to {last}" if last > first else ""
+        figure = f"{finding.measured:.3g} ± {finding.error:.1g} {finding.unit}"
+        head = (f"{finding.code} {finding.severity}", styles[finding.severity])
+        table.add_row(
+            Text.assemble(head, f"\n{where}"),
+            Text.assemble(
+                (f"{titles[finding.code]}: {figure}", "bold"),
+                f", bound {finding.bound:g}{steps}\n{finding.text}",
+            ),
         )
-        table.add_row(head, seen)
     console.print(table)
     for code, source in dict.fromkeys((finding.code, finding.source) for finding in findings):
         console.print(Text(f"{code}: {source}", style="dim"))

@@ -95,7 +95,9 @@ def _forward(
         "nonfinite": z[0].numel() - count,
         "threshold": _constant(level, timesteps, u),
     }
-    block |= _agreement(z, finite, _flat(implied), _flat(spikes), scale)
+    # Rounding is that of the layer's own dtype, which may be half a float.
+    rounding = ROUNDING_ULPS * torch.finfo(u.dtype).eps * scale
+    block |= _agreement(z, finite, _flat(implied), _flat(spikes), rounding)
     block |= _moments("u", about, finite, per_sample, level)
     # The input is looked at where u is finite, so that one count weighs both.
     current = torch.where(finite, _flat(current), 0.0)
@@ -343,10 +345,12 @@ def _sample_moments(name: str, per_sample: Tensor, shift: Tensor | float) -> Blo
     return {f"{name}_sample_mean": mean + shift, f"{name}_sample_var": spread}
 
 
-def _agreement(z: Tensor, finite: Tensor, implied: Tensor, spikes: Tensor, scale: float) -> Block:
+def _agreement(
+    z: Tensor, finite: Tensor, implied: Tensor, spikes: Tensor, rounding: float
+) -> Block:
     """Count the spikes that the replay does not explain, those within rounding apart."""
     wrong = (implied != spikes) & finite
-    near = z.abs() <= ROUNDING_ULPS * torch.finfo(z.dtype).eps * scale
+    near = z.abs() <= rounding
     near_count = _count(wrong & near).sum(-1)
     return {"mismatch": _count(wrong).sum(-1) - near_count, "near_mismatch": near_count}
 
