@@ -414,3 +414,14 @@ def test_convolutions_of_a_sequential_model_are_read(tmp_path: Path) -> None:
     assert table["mismatch"].sum() == 0
     assert table["residual"].max() < 2e-6
     assert table["spikes"].sum() > 5
+
+
+def test_a_potential_at_the_threshold_does_not_fire(tmp_path: Path) -> None:
+    layer = norse.IAF(p=IAFParameters(v_reset=torch.tensor(0.0)))
+    with spikescope.watch(layer, tmp_path / "run", every=1) as probe:
+        spikes, _ = layer(torch.tensor([[[1.0, 1.5]]], requires_grad=True))
+        spikes.sum().backward()
+        probe.step()
+    table = spikescope.open_run(tmp_path / "run").table()
+    assert spikes.flatten().tolist() == [0.0, 1.0]
+    assert table["mismatch"].sum() + table["near_mismatch"].sum() == 0

@@ -414,3 +414,14 @@ def test_what_is_no_bump_has_no_surrogate() -> None:
         layer = sinabs.LIF(tau_mem=2.5, surrogate_grad_fn=function, **SINGLE)
         assert ADAPTER.declared(layer) is None
         assert ADAPTER.describe("low", layer).surrogate is None
+
+
+def test_a_potential_at_the_threshold_fires(tmp_path: Path) -> None:
+    layer = sinabs.IAF(**SINGLE)
+    with spikescope.watch(layer, tmp_path / "run", every=1) as probe:
+        spikes = layer(torch.tensor([[[1.0, 0.5]]], requires_grad=True))
+        spikes.sum().backward()
+        probe.step()
+    table = spikescope.open_run(tmp_path / "run").table()
+    assert spikes.flatten().tolist() == [1.0, 0.0]
+    assert table["mismatch"].sum() + table["near_mismatch"].sum() == 0
