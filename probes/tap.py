@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..analysis.surrogate import Surrogate
 from .modes import Hook, Unscale, wide
 from .recompute import Repeats, in_backward
 from .stream import Moment, Stream, on_gradient
@@ -31,7 +30,7 @@ from .tap_rule import (
     height_place,
     threshold_of,
 )
-from .tap_surrogate import Samples
+from .tap_surrogate import Measured, Sampled, Samples, numbers_of
 
 HOLD_LIMIT = 2**24
 """Elements of calls that may wait until their threshold is known; what is above is left out."""
@@ -54,7 +53,7 @@ class _Site:
     threshold: float | None = None
     height: Tensor | float = 1.0
     height_place: int | None = None
-    surrogate: Surrogate | None = None
+    measured: Measured | None = None
     samples: Samples = field(default_factory=Samples)
     settled: bool = False
     """Whether it has a name, or is known to repeat what another site does."""
@@ -77,7 +76,7 @@ class _Call:
     site: _Site
     moment: Moment
     backward: int | None = None
-    sampled: Tensor | None = None
+    sampled: Sampled | None = None
     folded: bool = False
     missing: dict[bool, str] = field(default_factory=dict)
     """Why u was not found in the graph, if the argument is u - threshold or u."""
@@ -149,12 +148,12 @@ class Tap:
         self._settle()
         for site in self._sites.values():
             site.stream.finish()
-            if site.surrogate is None and site.samples.ready:
-                site.surrogate = site.samples.surrogate()
+            if site.samples.ready:
+                site.measured = site.samples.measured() or site.measured
         for site in self._sites.values():  # only training shows a surrogate
-            if site.surrogate is None:
+            if site.measured is None:
                 twins = (other for other in self._sites.values() if _is_twin(site, other))
-                site.surrogate = next((twin.surrogate for twin in twins), None)
+                site.measured = next((twin.measured for twin in twins), None)
         return [
             site.stream
             for site in self._sites.values()
@@ -169,7 +168,7 @@ class Tap:
                 scale = self._scales.get(site.owner, 1.0)
                 entry = _entry(site, self._rules[site.function], scale)
                 entry = found.setdefault(site.stream.name, entry)
-                entry["surrogate"] = entry["surrogate"] or _plain(site.surrogate)
+                entry["surrogate"] = entry["surrogate"] or _plain(site.measured)
         reasons = dict(self._reasons)
         for site in self._sites.values():
             if site.undecided and not self._threshold_known(site):
@@ -337,7 +336,8 @@ class Tap:
         if site.height_place is not None:
             usual = held.inputs[site.height_place]
         moment.height = height_of(held.output, usual)
-        moment.surrogate = site.surrogate
+        numbers = numbers_of(held.inputs, rule.argument)
+        moment.surrogate = None if site.measured is None else site.measured.at(numbers)
         scale = 1.0
         if rule.place != rule.argument:
             if site.owner not in self._scales:  # once for each layer
@@ -345,9 +345,9 @@ class Tap:
             scale = self._scales[site.owner]
         spikes = (held.output != 0).to(x.dtype)
         site.stream.record(moment, wide(x), wide(spikes), threshold, scale)
-        if site.surrogate is None:
-            call.sampled = site.samples.of(x, threshold)
-        else:
+        known = moment.surrogate is not None
+        call.sampled = site.samples.of(x, threshold, numbers, known)
+        if known:
             moment.z = x if rule.place == rule.argument else x - threshold
             moment.version = moment.z._version
         call.folded = True
@@ -473,7 +473,7 @@ def _is_repetition(site: _Site, sites: list[_Site]) -> bool:
 
 def _is_twin(site: _Site, other: _Site) -> bool:
     """Return whether two sites are one layer in another mode."""
-    return other.stream.name == site.stream.name != "" and other.surrogate is not None
+    return other.stream.name == site.stream.name != "" and other.measured is not None
 
 
 def _plain_tensor(value: Any) -> Any:
@@ -493,13 +493,16 @@ def _entry(site: _Site, rule: FiringRule, scale: float) -> dict[str, Any]:
         "coordinate": "u - threshold" if rule.place == rule.argument else "u",
         "function": site.function.__qualname__,
         "spec": {},
-        "surrogate": _plain(site.surrogate),
+        "surrogate": _plain(site.measured),
         "scale": scale,
     }
 
 
-def _plain(surrogate: Surrogate | None) -> dict[str, Any] | None:
-    return None if surrogate is None else dict(vars(surrogate))
+def _plain(measured: Measured | None) -> dict[str, Any] | None:
+    """Return a fixed surrogate in plain numbers; one that follows an argument has none."""
+    if measured is None or measured.place is not None:
+        return None
+    return dict(vars(measured.unit))
 
 
 _UNDECIDED = (

@@ -41,7 +41,7 @@ def unlisten(listener: Listener) -> None:
 
 def _functions(base: type) -> Iterator[type]:
     seen: set[type] = set()
-    waiting = list(base.__subclasses__())
+    waiting: list[type] = list(base.__subclasses__())
     while waiting:
         function = waiting.pop()
         if function in seen:

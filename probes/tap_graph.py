@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Container
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -130,15 +131,15 @@ def at_work(names: Container[nn.Module]) -> list[Work]:
     """
     found: list[Work] = []
     lines: list[Any] = []
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code is nn.Module._call_impl.__code__:
             values = frame.f_locals
             if values["self"] in names:
-                given = values["args"]
+                given = values.get("args")
                 found.append(Work(values["self"], given[0] if given else None, tuple(lines)))
         # Which of torch's own lines call a module depends on whether it has a hook.
         elif frame.f_code.co_filename != nn.Module._call_impl.__code__.co_filename:
             lines.append((frame.f_code, frame.f_lineno))
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return found

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -207,8 +208,8 @@ def height_place(inputs: Sequence[Any], output: Tensor) -> int | None:
 def fits(value: Tensor, x: Tensor) -> bool:
     """Return whether a value broadcasts over x."""
     try:
-        return torch.broadcast_shapes(value.shape, x.shape) == x.shape
-    except RuntimeError:
+        return bool(np.broadcast_shapes(value.shape, x.shape) == tuple(x.shape))
+    except ValueError:
         return False
 
 

@@ -1,0 +1,385 @@
+"""Layers without a closed form are read from their surrogate's calls, right to float rounding."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from reference_network import seeded, stack_grads
+from tap_networks import NEURONS, Learnable, Net, StepOfZ, Stepwise, Window
+from torch import Tensor, nn
+
+import spikescope
+from spikescope.probes import accumulators, stream
+from spikescope.probes import tap as tap_module
+
+SAMPLES, TIMESTEPS = 24, 5
+
+
+def data(seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 2.0 * torch.randn(SAMPLES, TIMESTEPS, 6, generator=generator).to(dtype)
+
+
+def loss_of(output: Tensor) -> Tensor:
+    """Return a loss that weighs timesteps and outputs unevenly."""
+    weights = torch.linspace(0.5, 2.0, output[0].numel(), dtype=output.dtype)
+    return ((output.flatten(1) - 0.3) ** 2 * weights).sum()
+
+
+def record(
+    net: nn.Module, path: Path, steps: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[dict[str, list[Any]]], spikescope.Run]:
+    """Run watched steps; return what was summarised in each, and the run."""
+    seen: list[dict[str, list[Any]]] = []
+    forward, backward = accumulators.forward_block, accumulators.backward_block
+
+    def spy_forward(u: Tensor, implied: Tensor, spikes: Tensor, *rest: Any, **more: Any) -> Any:
+        seen[-1]["forward"].append((u[0] - more["threshold"], spikes[0], more["t"], more))
+        return forward(u, implied, spikes, *rest, **more)
+
+    def spy_backward(gradients: Any) -> Any:
+        seen[-1]["backward"].append(gradients)
+        return backward(gradients)
+
+    monkeypatch.setattr(stream.accumulators, "forward_block", spy_forward)
+    monkeypatch.setattr(stream.accumulators, "backward_block", spy_backward)
+    with spikescope.watch(net, path, every=1) as probe:
+        for step in range(steps):
+            seen.append({"forward": [], "backward": []})
+            net.zero_grad()
+            loss_of(net(data(step, dtype))).backward()
+            probe.step()
+            with torch.no_grad():  # what is learned moves on
+                for layer in (net.low, net.high):
+                    getattr(layer, "level", torch.zeros(())).add_(0.03)
+    return seen, spikescope.open_run(path)
+
+
+def by_layer(entries: list[Any], net: Net) -> dict[str, list[Any]]:
+    """Sort what one step saw into layers by their width, in order."""
+    widths = {30: "low", 20: "high"}
+    sorted_: dict[str, list[Any]] = {"low": [], "high": []}
+    for entry in entries:
+        tensor = entry[0] if isinstance(entry[0], Tensor) else entry.u
+        sorted_[widths[tensor.shape[-1]]].append(entry)
+    return sorted_
+
+
+@pytest.fixture(params=NEURONS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_captured_tensors_equal_autograd(
+    kind: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = seeded(lambda: Net(NEURONS[kind])).to(dtype)
+    seen, run = record(net, tmp_path / "run", 2, dtype, monkeypatch)
+    # float32: the surrogate's argument and ours round alike; gradients are the graph's own.
+    close = (1e-5, 1e-6) if dtype == torch.float32 else (1e-12, 1e-13)
+    tolerance = {"rtol": close[0], "atol": close[1]}
+    forward = by_layer(seen[-1]["forward"], net)
+    backward = by_layer(seen[-1]["backward"], net)
+    assert [layer.name for layer in run.layers] == ["low", "high"]
+    assert {layer.route for layer in run.covered} == {"tap"}
+    for name in ("low", "high"):
+        inside = getattr(net, name).inside
+        us, ss, thresholds, zs = (list(part) for part in zip(*inside, strict=True))
+        height = [float(s.detach().max()) for s in ss]
+        assert min(height) > 0  # a silent layer would prove nothing
+        entries = forward[name]
+        assert [entry[2] for entry in entries] == list(range(1, TIMESTEPS + 1))
+        z = torch.stack([entry[0] for entry in entries])
+        torch.testing.assert_close(z, torch.stack(zs).detach(), **tolerance, check_dtype=True)
+        spikes = torch.stack([entry[1] for entry in entries])
+        assert torch.equal(spikes, (torch.stack(ss) != 0).to(dtype))
+        gradients = backward[name][::-1]
+        du = torch.cat([entry.u for entry in gradients])
+        ds = torch.cat([entry.s_total for entry in gradients])
+        expected_u = stack_grads(us)
+        expected_s = stack_grads(ss) * torch.tensor(height, dtype=dtype)[:, None, None]
+        torch.testing.assert_close(du, expected_u, **tolerance)
+        torch.testing.assert_close(ds, expected_s, **tolerance)
+        # Negative control: the branch behind the surrogate alone is something else.
+        assert not torch.allclose(du[:-1] * 1.001, expected_u[:-1], rtol=1e-5)
+        table = run.table(layer=name).set_index(["step", "t"]).loc[1]
+        rms = (expected_u.double() ** 2).mean((1, 2)).sqrt()
+        np.testing.assert_allclose(table["grad_u_rms"], rms, rtol=1e-5)
+        assert (table["mismatch"] == 0).all()
+        level = torch.stack([torch.as_tensor(x).mean().double() for x in thresholds]).detach()
+        if run.layer(name).coordinate == "u":
+            np.testing.assert_allclose(table["threshold"], level, rtol=1e-6)
+            mean = torch.stack(us).double().mean((1, 2)).detach()
+            np.testing.assert_allclose(table["u_mean"], mean, rtol=1e-4, atol=1e-6)
+        else:
+            assert (table["threshold"] == 0).all()
+
+
+COORDINATES = {
+    "learnable": "u - threshold",
+    "learnable, setup_context, detached reset": "u - threshold",
+    "adaptive threshold and width": "u",
+    "threshold and width as numbers": "u",
+    "spikes as high as theta": "u",
+    "threshold in the surrogate": "u",
+    "one timestep per call": "u - threshold",
+}
+
+
+def test_argument_and_surrogate_are_found(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = seeded(lambda: Net(NEURONS[kind])).double()
+    _, run = record(net, tmp_path / "run", 4, torch.float64, monkeypatch)
+    assert {layer.coordinate for layer in run.layers} == {COORDINATES[kind]}
+    # Once measured, the surrogate explains the branch behind it in every later step. That its
+    # width follows theta needs two values of theta, which two steps have.
+    first = 2 if kind == "spikes as high as theta" else 1
+    later = run.table().query(f"step >= {first}")
+    assert (later["residual_count"] == later["grad_u_count"]).all()
+    assert later["residual"].max() < 1e-6
+    assert later["coverage"].between(0.01, 1.0).all()
+    assert run.table().query("step == 0")["covered"].sum() == 0  # nothing was known yet
+
+
+def test_a_surrogate_that_is_not_the_measured_one_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control of the residual: after the measurement the surrogate is changed."""
+    net = seeded(lambda: Net(Learnable)).double()
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        for step in range(2):
+            if step == 1:
+                wider = staticmethod(lambda ctx, g: g / (1.0 + 5.0 * ctx.saved_tensors[0].abs()))
+                monkeypatch.setattr(StepOfZ, "backward", wider)
+            net.zero_grad()
+            loss_of(net(data(step, torch.float64))).backward()
+            probe.step()
+    assert spikescope.open_run(tmp_path / "run").table().query("step == 1")["residual"].min() > 0.1
+
+
+def train(net: Net, steps: int, path: Path | None) -> dict[str, Any]:
+    torch.manual_seed(3)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    losses = []
+
+    def one_step(step: int) -> None:
+        optimizer.zero_grad()
+        loss = loss_of(net(data(step)))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    if path is None:
+        for step in range(steps):
+            one_step(step)
+    else:
+        with spikescope.watch(net, path, every=2) as probe:
+            for step in range(steps):
+                one_step(step)
+                probe.step()
+    state = [value.clone() for value in net.state_dict().values()]
+    grads = [value.grad.clone() for value in net.parameters() if value.grad is not None]
+    return {"losses": losses, "tensors": [*state, *grads, torch.get_rng_state()]}
+
+
+def test_training_is_bit_identical(kind: str, tmp_path: Path) -> None:
+    plain = train(seeded(lambda: Net(NEURONS[kind])), 20, None)
+    tapped = train(seeded(lambda: Net(NEURONS[kind])), 20, tmp_path / "run")
+    assert plain["losses"] == tapped["losses"]
+    assert all(map(torch.equal, plain["tensors"], tapped["tensors"]))
+    assert set(spikescope.open_run(tmp_path / "run").table()["step"]) == set(range(0, 20, 2))
+    other = train(seeded(lambda: Net(NEURONS[kind]), seed=1), 20, None)
+    assert plain["losses"] != other["losses"]  # the comparison can fail
+
+
+METHODS = {
+    (function, name): vars(function)[name]
+    for function in (StepOfZ, Window)
+    for name in ("forward", "backward")
+}
+
+
+def untouched() -> bool:
+    return all(vars(function)[name] is was for (function, name), was in METHODS.items())
+
+
+def test_functions_are_patched_in_recorded_steps_only(tmp_path: Path) -> None:
+    net = seeded(lambda: Net(Learnable))
+    assert untouched()
+    with spikescope.watch(net, tmp_path / "run", every=2) as probe:
+        assert not untouched()
+        net(data()).sum().backward()
+        probe.step()
+        assert untouched()
+        net(data()).sum().backward()
+        probe.step()
+        assert not untouched()
+    assert untouched()
+    assert not any(module._forward_pre_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_functions_are_restored_after_an_exception(error: BaseException, tmp_path: Path) -> None:
+    net = seeded(lambda: Net(Learnable))
+    with pytest.raises(type(error)), spikescope.watch(net, tmp_path / "run", every=1):
+        net(data())
+        raise error
+    assert untouched()
+
+
+def test_an_error_of_ours_restores_them_and_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = train(seeded(lambda: Net(Learnable)), 5, None)
+
+    def fail(*args: Any) -> Any:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(tap_module, "height_of", fail)
+    with pytest.warns(spikescope.SpikescopeWarning, match="recording stopped.*planted"):
+        tapped = train(seeded(lambda: Net(Learnable)), 5, tmp_path / "run")
+    assert plain["losses"] == tapped["losses"]
+    assert untouched()
+
+
+def test_two_probes_at_once_leave_when_both_are_done(tmp_path: Path) -> None:
+    one, other = (seeded(lambda: Net(Learnable)).eval() for _ in range(2))
+    first = spikescope.watch(one, tmp_path / "one", every=1)
+    second = spikescope.watch(other, tmp_path / "other", every=1)
+    first.__enter__()
+    second.__enter__()
+    for net in (one, other):
+        net(data()).sum().backward()
+    first.step()
+    first.__exit__(None, None, None)
+    assert not untouched()
+    second.step()
+    second.__exit__(None, None, None)
+    assert untouched()
+    tables = [spikescope.open_run(tmp_path / name).table() for name in ("one", "other")]
+    assert (tables[0]["u_mean"] == tables[1]["u_mean"]).all()
+    assert len(tables[0]) == 2 * TIMESTEPS
+
+
+def test_a_layer_of_ours_is_not_read_twice(tmp_path: Path) -> None:
+    from spikescope.probes.lif import LIF
+
+    net = nn.Sequential(nn.Linear(6, 8), LIF(), nn.Linear(8, 8), Learnable())
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        net(data()).sum().backward()
+        probe.step()
+    run = spikescope.open_run(tmp_path / "run")
+    assert [(layer.name, layer.route) for layer in run.layers] == [("1", "replay"), ("3", "tap")]
+    assert len(run.table()) == SAMPLES + TIMESTEPS  # LIF takes the first axis for time
+
+
+class TwoInOne(nn.Module):
+    """Two layers of one width in the code of one module, through one shared surrogate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 12)
+        self.spike = Spike()
+
+    def forward(self, x: Tensor) -> Tensor:
+        ua = ub = torch.zeros(len(x), 12)
+        out = 0.0
+        for t in range(x.shape[1]):
+            ua = 0.5 * ua + self.a(x[:, t])
+            sa = self.spike(ua - 0.5)
+            ub = 0.5 * ub + 6.0 * self.b(sa)
+            sb = self.spike(ub - 0.5)
+            ua, ub = ua * (1.0 - sa), ub * (1.0 - sb)
+            out = out + sb
+        return torch.as_tensor(out)
+
+
+class Spike(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        out: Tensor = StepOfZ.apply(z)
+        return out
+
+
+def test_layers_in_one_module_are_told_apart_by_their_lines(tmp_path: Path) -> None:
+    net = seeded(TwoInOne)
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        net(data()).sum().backward()
+        probe.step()
+    run = spikescope.open_run(tmp_path / "run")
+    assert [layer.name for layer in run.layers] == ["spike[1]", "spike[2]"]
+    table = run.table().set_index(["layer", "t"])
+    x = data()
+    first = net.a(x[:, 0]) - 0.5
+    np.testing.assert_allclose(
+        table.loc[("spike[1]", 1), "u_mean"], first.mean().item(), rtol=1e-4, atol=1e-6
+    )
+    second = 6.0 * net.b((first >= 0).float()) - 0.5
+    np.testing.assert_allclose(
+        table.loc[("spike[2]", 1), "u_mean"], second.mean().item(), rtol=1e-4, atol=1e-6
+    )
+    assert len(table) == 2 * TIMESTEPS
+
+
+def test_passes_of_one_step_are_sequences_of_their_own(tmp_path: Path) -> None:
+    net = seeded(lambda: Net(Learnable)).eval()
+    step = seeded(lambda: Net(Stepwise)).eval()
+    for name, model in (("loop inside", net), ("loop outside", step)):
+        with spikescope.watch(model, tmp_path / name, every=1) as probe:
+            for part in data().split(8):
+                loss_of(model(part)).backward()
+            probe.step()
+        table = spikescope.open_run(tmp_path / name).table(layer="low")
+        assert table["t"].tolist() == list(range(1, TIMESTEPS + 1))
+        assert (table["samples"] == SAMPLES).all()
+
+
+def test_the_users_own_loop_over_time(tmp_path: Path) -> None:
+    net = seeded(lambda: Net(Stepwise))
+    assert isinstance(net.low, Stepwise)
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        for part in data().split(12):
+            for layer in (net.low, net.high):
+                layer.v, layer.inside = 0.0, []  # type: ignore[union-attr, assignment]
+            torch.stack([net.once(part[:, t]) for t in range(TIMESTEPS)]).sum().backward()
+        probe.step()
+    # Net.once is no forward pass of the model: what is called for each timestep is the neuron.
+    table = spikescope.open_run(tmp_path / "run").table(layer="high")
+    assert table["t"].tolist() == list(range(1, TIMESTEPS + 1))
+    assert (table["samples"] == SAMPLES).all()
+
+
+def test_train_and_eval_are_one_layer(tmp_path: Path) -> None:
+    net = seeded(lambda: Net(Learnable))
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        for _ in range(2):
+            loss_of(net(data())).backward()
+            net.eval()
+            with torch.no_grad():
+                net(data(1))
+            net.train()
+            probe.step()
+    run = spikescope.open_run(tmp_path / "run")
+    assert [layer.name for layer in run.layers] == ["low", "high"]
+    table = run.table(layer="low")
+    assert len(table) == 2 * 2 * TIMESTEPS
+    assert (table.query("mode == 'eval'")["grad_u_count"] == 0).all()
+    assert (table.query("mode == 'eval' and step == 1")["covered"] > 0).all()
+
+
+def test_a_copy_of_a_watched_model_is_clean(tmp_path: Path) -> None:
+    net = seeded(lambda: Net(Learnable))
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        with torch.no_grad():
+            net(data())
+        clone = copy.deepcopy(net)
+        with torch.no_grad():
+            clone(data())
+        probe.step()
+    assert (spikescope.open_run(tmp_path / "run").table()["samples"] == SAMPLES).all()
