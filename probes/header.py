@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import subprocess
 from dataclasses import asdict
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from torch import nn
 
 from .adapters import ADAPTERS, Adapter, SpikingLayer
 from .modes import plain_modules, rank, unwrapped
+from .versions import versions
 
 
 def find_layers(
@@ -62,7 +61,7 @@ def header(
         # Figures are those of the recorded ranks' share of each batch, and of their loss.
         "ranks": {"recorded": [this], "of": ranks},
         "git": _git(),
-        "versions": _versions(),
+        "versions": versions(adapter for _, adapter in layers),
         "layers": [entries[name] for name in order],
     }
 
@@ -112,20 +111,6 @@ def _entry(layer: SpikingLayer, adapter: Adapter) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-
-
-def _versions() -> dict[str, str]:
-    wanted = ("spikescope", "torch", "numpy", "scipy", "pandas", "pyarrow")
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in wanted:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    if torch.cuda.is_available():
-        versions["cuda"] = str(torch.version.cuda)
-        versions["gpu"] = torch.cuda.get_device_name()
-    return versions
 
 
 def _git() -> dict[str, Any] | None:

@@ -27,17 +27,30 @@ CENTRE_BOUND = 0.05
 """Distance of the middle from the threshold, in shares of the width at half height."""
 
 SEVERITY: dict[str, Severity] = {
-    "S1": "error",  # not finite somewhere
-    "S2": "error",  # zero around the threshold
-    "S3": "error",  # negative somewhere
-    "S4": "warning",  # its middle lies off the threshold
-    "S5": "warning",  # smaller at the threshold than elsewhere
-    "S6": "error",  # not the one that the layer declares
-    "S7": "note",  # no known shape
-    "S8": "note",  # one object for several layers
-    "S9": "warning",  # cannot be measured
+    "S1": "error",
+    "S2": "error",
+    "S3": "error",
+    "S4": "warning",
+    "S5": "warning",
+    "S6": "error",
+    "S7": "note",
+    "S8": "note",
+    "S9": "warning",
 }
 """Code of each finding about a surrogate, and how severe it is."""
+
+TITLES = {
+    "S1": "surrogate not finite",
+    "S2": "surrogate zero around the threshold",
+    "S3": "surrogate negative",
+    "S4": "surrogate off the threshold",
+    "S5": "surrogate not largest at the threshold",
+    "S6": "surrogate not as declared",
+    "S7": "surrogate of no known shape",
+    "S8": "surrogate shared by layers",
+    "S9": "surrogate cannot be measured",
+}
+"""What is wrong, in a few words, by code."""
 
 _SOURCE = "derivative of the layer's spike, measured by autograd in float32"
 

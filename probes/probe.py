@@ -27,6 +27,7 @@ from .recompute import in_backward
 from .schedule import Schedule, as_schedule
 from .stream import Stream
 from .tap import Tap
+from .versions import installed, untested
 from .writer import Batch, Writer
 
 SCALAR_LIMIT = 500
@@ -225,6 +226,10 @@ class Probe:
         self._hooks = [
             LayerHooks(layer, adapter, self._guarded, self._unscale) for layer, adapter in found
         ]
+        for adapter in dict.fromkeys(adapter for _, adapter in found):
+            doubt = untested(adapter, installed(adapter.framework))
+            if doubt is not None:
+                self._say("", f"version of {adapter.framework}", doubt)
         names = {module: name for name, module in plain_modules(self._model)}
         self._tap = Tap(
             names,

@@ -25,6 +25,7 @@ class NorseAdapter(Adapter):
     """Reads LIF, LIFCell, LIFBoxCell, IAF and IAFCell, by the step function that they run."""
 
     framework = "norse"
+    tested = ("1.1.0", "1.1.0")
 
     def handles(self, module: nn.Module) -> bool:
         """Return whether the module is one of Norse, or derived from one, that fires."""

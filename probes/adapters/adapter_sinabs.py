@@ -24,6 +24,7 @@ class SinabsAdapter(Adapter):
     """Reads LIF and IAF, also in their squeezed variants, with at most one spike per timestep."""
 
     framework = "sinabs"
+    tested = ("3.1.3", "3.1.3")
 
     def handles(self, module: nn.Module) -> bool:
         """Return whether the module is a stateful layer of Sinabs that fires."""

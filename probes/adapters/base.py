@@ -86,6 +86,8 @@ class Adapter(ABC):
     """
 
     framework: str
+    tested: tuple[str, str] | None = None
+    """First and last version that the contract was tested with; None where none applies."""
 
     @abstractmethod
     def handles(self, module: nn.Module) -> bool:
