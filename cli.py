@@ -320,7 +320,8 @@ def _print_findings(console: Console, findings: list[Finding], titles: dict[str,
         where = f"{finding.layer or 'model'}{timestep}"
         first, last = finding.steps
         steps = f", steps {first} to {last}" if last > first else ""
-        figure = f"{finding.measured:.3g} ± {finding.error:.1g} {finding.unit}"
+        error = f" ± {finding.error:.1g}" if finding.error > 0 else ""
+        figure = f"{finding.measured:.3g}{error} [{finding.unit}]"
         head = (f"{finding.code} {finding.severity}", styles[finding.severity])
         table.add_row(
             Text.assemble(head, f"\n{where}"),
