@@ -34,6 +34,25 @@ class _Spike(torch.autograd.Function):
         return gradient * ctx.surrogate.derivative(u - ctx.threshold, xp=torch), None, None
 
 
+def spike(u: Tensor, threshold: float, surrogate: Surrogate) -> Tensor:
+    """Return 1 where u reaches the threshold, else 0; the surrogate is its derivative.
+
+    Args:
+        u: pre-reset potential, any shape.
+        threshold: potential at which a unit fires.
+        surrogate: derivative in the backward pass.
+
+    Returns:
+        Spikes in the shape and dtype of u.
+
+    Example:
+        >>> spike(torch.tensor([0.5, 1.0]), 1.0, DEFAULT_SURROGATE)
+        tensor([0., 1.])
+    """
+    fired: Tensor = _Spike.apply(u, threshold, surrogate)  # type: ignore[no-untyped-call]
+    return fired
+
+
 class LIF(nn.Module):
     """Leaky integrate-and-fire layer; the shape of the input is the shape of the output.
 
@@ -180,7 +199,7 @@ class LIF(nn.Module):
 
     def _advance(self, spec: NeuronSpec, v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         u = integrate(spec, v, current)
-        s: Tensor = _Spike.apply(u, spec.threshold, self.surrogate)  # type: ignore[no-untyped-call]
+        s = spike(u, spec.threshold, self.surrogate)
         return s, after_reset(spec, u, s.detach() if self.detach_reset else s)
 
     def reset(self) -> None:

@@ -171,3 +171,36 @@ def test_a_warning_is_a_sentence(monkeypatch: Any) -> None:
     command("runs", "nothere", monkeypatch=monkeypatch)
     shown = warnings.formatwarning("'a' exists\nand is kept", UserWarning, "probe.py", 12)
     assert shown == "spikescope: 'a' exists and is kept\n"
+
+
+MODELS = """
+import torch
+from torch import nn
+from spikescope.analysis.surrogate import Surrogate
+from spikescope.probes.lif import LIF
+
+class Broken(Surrogate):
+    def derivative(self, z, xp=torch):
+        return -super().derivative(z, xp)
+
+def sound():
+    return nn.Sequential(nn.Linear(3, 4), LIF(), nn.Linear(4, 4), LIF())
+
+def broken():
+    return nn.Sequential(nn.Linear(3, 4), LIF(surrogate=Broken("arctan")))
+"""
+
+
+def test_lint(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / "models_to_lint.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    words = ("lint", "models_to_lint:sound", "--fail-on", "warning")
+    assert command(*words, monkeypatch=monkeypatch) == 0
+    assert "No finding" in capsys.readouterr().out
+    words = ("lint", "models_to_lint:broken", "--fail-on", "error")
+    assert command(*words, monkeypatch=monkeypatch) == 1
+    assert "surrogate negative" in capsys.readouterr().out
+    assert command("lint", "models_to_lint:broken", "--json", monkeypatch=monkeypatch) == 0
+    assert "S3" in {finding["code"] for finding in json.loads(capsys.readouterr().out)}
+    assert command("lint", "models_to_lint:absent", monkeypatch=monkeypatch) == 2
+    assert "has no 'absent'" in capsys.readouterr().err

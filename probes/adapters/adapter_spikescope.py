@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 from torch import Tensor, nn
 
 from ...analysis.surrogate import Surrogate
-from ..lif import LIF
+from ..lif import LIF, spike
 from .base import Adapter, Call, SpikingLayer, State
 
 
@@ -35,6 +36,11 @@ class SpikescopeAdapter(Adapter):
     def time_first(self, module: nn.Module, tensor: Tensor) -> Tensor:
         """Return the sequence as it is, and a single timestep with a time axis in front."""
         return tensor if cast(LIF, module).step_mode == "multi" else tensor.unsqueeze(0)
+
+    def spike_function(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return the layer's spike with its threshold at 0."""
+        surrogate = cast(LIF, module).surrogate
+        return lambda z: spike(z, 0.0, surrogate)
 
     def declared(self, module: nn.Module) -> Surrogate | None:
         """Return the surrogate that the layer was given."""
