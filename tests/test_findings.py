@@ -194,6 +194,22 @@ def test_drift_of_the_spread_is_not_blamed_on_the_start(tmp_path: Path) -> None:
     assert "What differs is the spread" in finding.text or "would remove" in finding.text
 
 
+def test_a_layer_of_unknown_dynamics_is_judged_without_them(tmp_path: Path) -> None:
+    header = synthetic.header(["mine"])
+    header["layers"][0]["spec"] = {}
+    store = RunStore(tmp_path / "run", header)
+    rows = [
+        synthetic.row(step, "mine", t, mean=0.7 - 0.65 * (t == 1), std=0.3)
+        for step in STEPS
+        for t in range(1, TIMESTEPS + 1)
+    ]
+    store.append("records", synthetic.columns(rows))
+    (finding,) = spikescope.diagnose(spikescope.open_run(store.path))
+    assert (finding.code, finding.severity) == ("M1", "note")
+    assert "At t = 1 u is 0.05 ± 0.30 thresholds" in finding.text
+    assert "not known" in finding.text
+
+
 def test_what_cannot_be_mended_is_said_once(tmp_path: Path) -> None:
     def change(row: dict[str, Any], k: int) -> None:
         law(row, 0.0, 0.3 if row["t"] == 1 else 1.0 + 0.1 * k)

@@ -81,8 +81,8 @@ def _shift_of(evidence: Evidence, layer: Layer) -> Finding | None:
         error=error,
         bound=bound,
         unit="thresholds (Wasserstein-1)",
-        text=f"At t = {t} u is {_moments(drift, layer, place)} thresholds (mean ± spread), at "
-        f"t = {int(drift.density.t[-1])} it is {_moments(drift, layer, -1)}: the laws lie "
+        text=f"At t = {t} u is {_moments(drift, place)} thresholds (mean ± spread), at "
+        f"t = {int(drift.density.t[-1])} it is {_moments(drift, -1)}: the laws lie "
         f"{distance:.2f} thresholds apart, chance alone would show "
         f"{float(drift.difference.w1_null[place]):.3f}. {advice}",
         source=M1_SOURCE,
@@ -95,6 +95,8 @@ class _Drift:
     density: Density
     counts: np.ndarray
     difference: LawDifference
+    thresholds: np.ndarray
+    """Threshold in force at each timestep, in units of the density's axis."""
 
 
 def _drift(evidence: Evidence, layer: Layer) -> _Drift | None:
@@ -112,7 +114,8 @@ def _drift(evidence: Evidence, layer: Layer) -> _Drift | None:
     by_t = rows.assign(size=sizes).groupby("t")[["size", "samples"]].sum()
     freedom = np.maximum(by_t["samples"].to_numpy(dtype=float) - 1.0, 0.0)
     difference = drift_over_time(counts, density.edges, by_t["size"].to_numpy(), freedom=freedom)
-    return _Drift(density, counts, difference)
+    thresholds = rows.groupby("t")["threshold"].mean().to_numpy() / layer.scale
+    return _Drift(density, counts, difference, thresholds)
 
 
 _SIZE_COLUMNS = (
@@ -136,16 +139,18 @@ def _since(drift: _Drift, place: int, bound: float) -> tuple[int, int]:
     return stretch(drift.density.steps[seen], distance > bound)
 
 
-def _moments(drift: _Drift, layer: Layer, place: int) -> str:
+def _moments(drift: _Drift, place: int) -> str:
     """Say mean and standard deviation of u in thresholds."""
     law = drift.counts[place] / drift.counts[place].sum()
-    u = layer.spec["threshold"] / layer.scale + centres(drift.density.edges)
+    u = drift.thresholds[place] + centres(drift.density.edges)
     mean = float((law * u).sum())
     return f"{mean:.2f} ± {float(np.sqrt((law * (u - mean) ** 2).sum())):.2f}"
 
 
 def _removable(layer: Layer, drift: _Drift) -> tuple[float, str]:
     """Return the share of the shift at t = 1 that a constant start potential removes, in words."""
+    if not layer.spec:
+        return 0.0, "What a start potential would remove is not known: the dynamics are not."
     spec = NeuronSpec.from_dict(layer.spec)
     edges = spec.threshold + layer.scale * drift.density.edges
     removable = removable_drift(spec, drift.counts[0], drift.counts[-1], edges)
