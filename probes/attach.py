@@ -16,6 +16,9 @@ from .tap_rule import fits
 
 SPIKE_TYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
+ROUNDING = 1e-3
+"""Spikes may be off by this share of their height."""
+
 Guard = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -68,7 +71,9 @@ class Attached:
         potential, level = check(u, z, spikes, threshold, t)
         layer = self._layers.get(name)
         shifted = z is not None
-        if layer is None:
+        if layer is None:  # looked at closely once
+            if not _has_one_height(spikes.detach().float()):
+                raise ValueError("spikes take several values: give 0 and one height")
             layer = _Layer(Stream(name, self._unscale), shifted, _scale(level))
             self._layers[name] = layer
         if layer.shifted != shifted:
@@ -77,13 +82,8 @@ class Attached:
         moment = Moment(mode, layer.next_t(t))
         with torch.no_grad():
             u_now = wide(potential.detach())
-            fired = spikes.detach().to(u_now.dtype)
-            height: Tensor | float = 1.0
-            if spikes.is_floating_point():
-                largest = fired.amax()
-                height = torch.where(largest > 0, largest, 1.0)
-            moment.height = height
-            layer.stream.record(moment, u_now, (fired != 0).to(u_now.dtype), level, layer.scale)
+            moment.height, fired = _fired(wide(spikes.detach().to(u_now.dtype)))
+            layer.stream.record(moment, u_now, fired, level, layer.scale)
         if spikes.requires_grad:
             layer.stream.learns(mode)
             self._listen(spikes, layer, moment, layer.stream.at_spikes)
@@ -126,6 +126,8 @@ class Attached:
     ) -> None:
         def hook(gradient: Tensor) -> None:
             layer.turned = True
+            if not layer.stream.is_first_backward(moment):
+                return
             with torch.no_grad():
                 act(moment, wide(gradient.detach()))
 
@@ -176,6 +178,23 @@ def check(u: Any, z: Any, spikes: Any, threshold: Any, t: Any) -> tuple[Tensor, 
     return potential, float(threshold)
 
 
+def _fired(spikes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what one spike is worth, and 1 where there is one, else 0.
+
+    A spike that is written as hard - soft.detach() + soft leaves rounding where there is none.
+    """
+    largest = spikes.amax()
+    height = torch.where(largest > ROUNDING, largest, 1.0)
+    return height, (spikes > 0.5 * height).to(spikes.dtype)
+
+
+def _has_one_height(spikes: Tensor) -> bool:
+    """Return whether spikes are 0 or one height; this waits for the device."""
+    height, fired = _fired(spikes)
+    return bool(((spikes - fired * height).abs() <= ROUNDING * height).all())
+
+
 def _scale(threshold: Tensor | float) -> float:
-    """Return the potential per unit of the density's axis, once for each layer."""
-    return abs(float(torch.as_tensor(threshold).double().mean())) or 1.0
+    """Return the potential per unit of the density's axis; this waits for the device."""
+    level = float(threshold.double().mean()) if isinstance(threshold, Tensor) else threshold
+    return abs(level) or 1.0

@@ -29,6 +29,7 @@ class Moment:
         height: what the layer emits for one spike.
         grad_spikes: dL/ds over all paths, per spike of height 1.
         grad_branch: dL/du through this spike alone.
+        backward: the backward pass that its gradients come from.
     """
 
     mode: str
@@ -39,6 +40,7 @@ class Moment:
     surrogate: Surrogate | None = None
     grad_spikes: Tensor | None = None
     grad_branch: Tensor | None = None
+    backward: int | None = None
 
 
 class Stream:
@@ -119,6 +121,15 @@ class Stream:
         self._fired = self._fired + spikes
         self.calls += 1
 
+    def is_first_backward(self, moment: Moment) -> bool:
+        """Return whether a gradient comes from the first backward pass; others are noted."""
+        now = torch._C._current_graph_task_id()
+        if moment.backward is None:
+            moment.backward = now
+        if moment.backward != now:
+            self.notes.setdefault("second_backward", _SECOND_BACKWARD)
+        return moment.backward == now
+
     def at_spikes(self, moment: Moment, grad: Tensor, branch: Tensor | None = None) -> None:
         """Take the gradient at the layer's output, and that behind the surrogate if it is seen."""
         self.reached = True
@@ -175,6 +186,9 @@ def _residual(moment: Moment, total: Tensor) -> Tensor | None:
     return (branch - implied).unsqueeze(0)
 
 
+_SECOND_BACKWARD = (
+    "a second backward pass went through the same forward pass: its gradients are not recorded"
+)
 _DOWNSTREAM = tuple(f"grad_s_{column}" for column in ("count", "nonfinite", "zero", "square"))
 
 

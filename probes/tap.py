@@ -22,60 +22,27 @@ from .tap_graph import NoNode, Work, at_work, potential_node
 from .tap_rule import (
     HIDDEN,
     FiringRule,
-    Gap,
     NoSpike,
     Refused,
     argument_of,
     height_of,
-    height_place,
     threshold_of,
 )
-from .tap_surrogate import Measured, Sampled, Samples, numbers_of
+from .tap_site import Site, entry_of, is_repetition, is_twin, surrogate_of
+from .tap_surrogate import Sampled, numbers_of
 
 HOLD_LIMIT = 2**24
 """Elements of calls that may wait until their threshold is known; what is above is left out."""
 
-NUMBER_SHARE = 0.02
-"""A threshold inside a Function is found once it is known to this share of itself."""
-
 Guard = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-@dataclass(eq=False)
-class _Site:
-    """One place in the code of one module that calls a surrogate, in one mode."""
-
-    owner: nn.Module
-    function: type
-    mode: str
-    stream: Stream
-    gap: Gap = field(default_factory=Gap)
-    threshold: float | None = None
-    height: Tensor | float = 1.0
-    height_place: int | None = None
-    measured: Measured | None = None
-    samples: Samples = field(default_factory=Samples)
-    settled: bool = False
-    """Whether it has a name, or is known to repeat what another site does."""
-    repeated: bool = False
-    undecided: bool = False
-    repeats: int = 0
-    last: Tensor | None = None
-    t: int = 0
-    shape: torch.Size | None = None
-    serials: tuple[int, int] = (0, 0)
-    counts: tuple[int, int] = (0, 0)
-    turned: bool = False
-    """Whether a gradient came back since the last call."""
 
 
 @dataclass(eq=False)
 class _Call:
     """One call of a surrogate, without its tensors: hooks in the graph hold it."""
 
-    site: _Site
+    site: Site
     moment: Moment
-    backward: int | None = None
     sampled: Sampled | None = None
     folded: bool = False
     missing: dict[bool, str] = field(default_factory=dict)
@@ -116,7 +83,7 @@ class Tap:
         self._listener = guard(self._hear)
         self._calls: dict[nn.Module, int] = {}
         self._handles: list[Any] = []
-        self._sites: dict[Any, _Site] = {}
+        self._sites: dict[Any, Site] = {}
         self._rules: dict[type, FiringRule] = {}
         self._no_spikes: set[type] = set()
         self._reasons: dict[nn.Module, str] = {}
@@ -152,7 +119,7 @@ class Tap:
                 site.measured = site.samples.measured() or site.measured
         for site in self._sites.values():  # only training shows a surrogate
             if site.measured is None:
-                twins = (other for other in self._sites.values() if _is_twin(site, other))
+                twins = (other for other in self._sites.values() if is_twin(site, other))
                 site.measured = next((twin.measured for twin in twins), None)
         return [
             site.stream
@@ -166,9 +133,9 @@ class Tap:
         for site in self._sites.values():
             if site.settled and not site.repeated and self._threshold_known(site):
                 scale = self._scales.get(site.owner, 1.0)
-                entry = _entry(site, self._rules[site.function], scale)
+                entry = entry_of(site, self._rules[site.function], scale)
                 entry = found.setdefault(site.stream.name, entry)
-                entry["surrogate"] = entry["surrogate"] or _plain(site.measured)
+                entry["surrogate"] = entry["surrogate"] or surrogate_of(site.measured)
         reasons = dict(self._reasons)
         for site in self._sites.values():
             if site.undecided and not self._threshold_known(site):
@@ -232,7 +199,7 @@ class Tap:
         key = owner, mode, function, inputs[argument].shape[1:], lines
         site = self._sites.get(key)
         if site is None:
-            site = _Site(owner, function, mode, Stream("", self._unscale))
+            site = Site(owner, function, mode, Stream("", self._unscale))
             self._sites[key] = site
         try:
             self._calibrate(site, rule, inputs, output)
@@ -248,7 +215,8 @@ class Tap:
             return None
         if site.repeated:
             return None
-        moment = Moment(mode, self._next_t(site, inputs[argument].shape, work[-1].module))
+        passes = self._count(owner), self._count(work[-1].module)
+        moment = Moment(mode, site.next_t(passes, inputs[argument].shape))
         call = _Call(site, moment)
         inputs = tuple(_plain_tensor(value) for value in inputs)
         self._keep_or_fold(_Held(call, inputs[argument], output.detach(), inputs), rule)
@@ -269,29 +237,19 @@ class Tap:
         return inner.module, inner.lines
 
     def _calibrate(
-        self, site: _Site, rule: FiringRule, inputs: tuple[Any, ...], output: Tensor
+        self, site: Site, rule: FiringRule, inputs: tuple[Any, ...], output: Tensor
     ) -> None:
         """Look at the numbers of a call until everything about its site is known."""
         hidden = rule.place == HIDDEN and site.threshold is None
         if not (rule.unsettled(inputs) or hidden or not site.settled):
             return
-        site.gap.widen(*rule.look(inputs, output))
-        x = inputs[rule.argument]
-        if rule.place == HIDDEN:
-            if site.gap.silent > site.gap.firing:
-                raise Refused(_NO_THRESHOLD)
-            site.threshold = site.gap.number(NUMBER_SHARE)
-        if output.amax() > 0:
-            site.height_place = height_place(inputs, output)
-            if site.height_place is not None:
-                site.height = inputs[site.height_place].detach()
-            else:
-                site.height = float(output.amax())
+        site.look(rule, inputs, output)
         others = [
             other
             for other in self._sites.values()
             if other is not site and other.owner is site.owner and other.mode == site.mode
         ]
+        x = inputs[rule.argument]
         if any(_equal(x, other.last) for other in others):
             site.repeats += 1
         site.last = x.detach().clone()
@@ -312,13 +270,13 @@ class Tap:
             output = held.output.clone()
             self._held.append(_Held(held.call, copies[rule.argument], output, copies))
 
-    def _leave_out(self, site: _Site) -> None:
+    def _leave_out(self, site: Site) -> None:
         if self._rules[site.function].plausible:
             site.undecided = True
             site.stream.name = site.stream.name or self._name(site.owner)
             site.stream.notes["undecided"] = _UNDECIDED
 
-    def _threshold_known(self, site: _Site) -> bool:
+    def _threshold_known(self, site: Site) -> bool:
         place = self._rules[site.function].place
         return place is not None and (place != HIDDEN or site.threshold is not None)
 
@@ -361,7 +319,7 @@ class Tap:
         site = call.site
 
         def behind(gradients: Any, given: Any) -> None:
-            if given[0] is not None and self._is_first_backward(call):
+            if given[0] is not None and site.stream.is_first_backward(call.moment):
                 branch = gradients[place] if place < len(gradients) else None
                 self._at_spikes(call, given[0].detach(), branch)
 
@@ -376,7 +334,7 @@ class Tap:
         def at(gradient: Tensor | None) -> None:
             # Which of the two is u may have been found out after the call.
             if gradient is not None and (rule.place == rule.argument) == shifted:
-                if self._is_first_backward(call) and call.folded:
+                if call.site.stream.is_first_backward(call.moment) and call.folded:
                     call.site.turned = True
                     with torch.no_grad():
                         call.site.stream.at_potential(call.moment, wide(gradient.detach()))
@@ -406,51 +364,16 @@ class Tap:
             wider = None if branch is None else wide(branch.detach())
             site.stream.at_spikes(call.moment, wide(gradient), wider)
 
-    def _is_first_backward(self, call: _Call) -> bool:
-        now = torch._C._current_graph_task_id()
-        if call.backward is None:
-            call.backward = now
-        if call.backward != now:
-            call.site.stream.notes.setdefault("second_backward", _SECOND_BACKWARD)
-        return call.backward == now
-
-    def _next_t(self, site: _Site, shape: torch.Size, outermost: nn.Module) -> int:
-        """Return the timestep of a call: calls go on with a sequence, or begin the next one.
-
-        A pass of the model or of the layer that held several timesteps held a whole sequence.
-        Where each held one timestep, they belong together until a backward pass lies between.
-        """
-        serials = self._count(site.owner), self._count(outermost)
-        same = [now == before for now, before in zip(serials, site.serials, strict=True)]
-        if site.t == 0 or site.shape != shape:
-            begins = True
-        elif same[0]:
-            begins = False
-        elif site.counts[0] > 1:
-            begins = True
-        elif same[1]:
-            begins = False
-        else:
-            begins = site.counts[1] > 1 or site.turned
-        site.counts = (
-            site.counts[0] + 1 if same[0] else 1,
-            site.counts[1] + 1 if same[1] else 1,
-        )
-        site.serials, site.shape, site.turned = serials, shape, False
-        site.t = 1 if begins else site.t + 1
-        return site.t
-
     def _settle(self) -> None:
         """Name the sites; those that only repeat another site's call are no layers."""
-        by_owner: dict[tuple[nn.Module, str], list[_Site]] = {}
+        by_owner: dict[tuple[nn.Module, str], list[Site]] = {}
         for site in self._sites.values():
             if self._threshold_known(site):
                 by_owner.setdefault((site.owner, site.mode), []).append(site)
         for (owner, _), sites in by_owner.items():
             new = [site for site in sites if not site.settled]
-            if len(sites) > 1:
-                for site in new:
-                    site.repeated = _is_repetition(site, sites)
+            for site in new:
+                site.repeated = is_repetition(site, sites)
             kept = [site for site in sites if not site.repeated]
             for site in new:
                 site.settled = True
@@ -458,22 +381,6 @@ class Tap:
                 name = self._name(owner)
                 place = kept.index(site) + 1 if site in kept else 0
                 site.stream.name = name if len(kept) == 1 else f"{name}[{place}]"
-
-
-def _is_repetition(site: _Site, sites: list[_Site]) -> bool:
-    """Return whether a site evaluates again what another one evaluated the call before.
-
-    snnTorch does so to find out whom to reset: it gives the surrogate the potential that the
-    timestep before fired with, and cuts the result off the graph.
-    """
-    calls = site.stream.calls
-    others = [other for other in sites if other is not site]
-    return calls > 1 and site.repeats >= calls - 1 and all(site.repeats > o.repeats for o in others)
-
-
-def _is_twin(site: _Site, other: _Site) -> bool:
-    """Return whether two sites are one layer in another mode."""
-    return other.stream.name == site.stream.name != "" and other.measured is not None
 
 
 def _plain_tensor(value: Any) -> Any:
@@ -484,36 +391,7 @@ def _equal(x: Tensor, other: Tensor | None) -> bool:
     return other is not None and x.shape == other.shape and torch.equal(x, other)
 
 
-def _entry(site: _Site, rule: FiringRule, scale: float) -> dict[str, Any]:
-    return {
-        "name": site.stream.name,
-        "kind": type(site.owner).__name__,
-        "covered": True,
-        "route": "tap",
-        "coordinate": "u - threshold" if rule.place == rule.argument else "u",
-        "function": site.function.__qualname__,
-        "spec": {},
-        "surrogate": _plain(site.measured),
-        "scale": scale,
-    }
-
-
-def _plain(measured: Measured | None) -> dict[str, Any] | None:
-    """Return a fixed surrogate in plain numbers; one that follows an argument has none."""
-    if measured is None or measured.place is not None:
-        return None
-    return dict(vars(measured.unit))
-
-
 _UNDECIDED = (
     "its threshold cannot be told from the calls of its surrogate yet (too few fired, or too few "
     "did not): timesteps of this step are left out, the next recorded step tries again"
-)
-_NO_THRESHOLD = (
-    "its surrogate is heard, but its spikes follow neither from the sign of its argument nor from "
-    "a threshold among its arguments nor from a constant: name u and the threshold with "
-    "probe.attach"
-)
-_SECOND_BACKWARD = (
-    "a second backward pass went through the same forward pass: its gradients are not recorded"
 )

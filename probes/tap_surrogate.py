@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ PER_CALL = 512
 
 CALLS = 32
 """Calls of one step that give some."""
+
+EDGE_SHARE = 0.05
+"""A rectangle's width counts as known once it is known to this share of itself."""
 
 _TRIES = 5  # recorded steps after which a surrogate counts as unknown
 _FEWEST = 16
@@ -164,22 +167,27 @@ def _fit(z: Any, slope: Any) -> tuple[float, Surrogate | None]:
     slope = slope[first]
     if len(z) < _FEWEST:
         return np.inf, None
-    thin = slice(None, None, 1 + len(z) // _MOST)
-    surrogate = identify(z[thin], slope[thin]).surrogate
-    if surrogate is not None and surrogate.shape == "rectangular":
-        surrogate = _edges(surrogate, z, slope)
+    surrogate = _rectangle(z, slope)
+    if surrogate is None:
+        thin = slice(None, None, 1 + len(z) // _MOST)
+        surrogate = identify(z[thin], slope[thin]).surrogate
     if surrogate is None:
         return np.inf, None
     error = np.max(np.abs(surrogate.derivative(z) - slope)) / surrogate.peak
     return float(error), surrogate
 
 
-def _edges(surrogate: Surrogate, z: Any, slope: Any) -> Surrogate:
-    """Return a rectangle whose width is the plainest number that its samples leave open."""
-    inside = slope > 0.5 * surrogate.peak
-    least, most = 2.0 * np.max(np.abs(z[inside])), 2.0 * np.min(np.abs(z[~inside]), initial=np.inf)
-    width = Gap(float(least), float(most)).number(0.05)
-    return surrogate if width is None else replace(surrogate, width=width)
+def _rectangle(z: Any, slope: Any) -> Surrogate | None:
+    """Return the rectangle behind samples, as wide as the plainest number that they leave open."""
+    peak = np.max(slope)
+    inside = slope > 0.5 * peak
+    if not peak > 0.0:
+        return None
+    if not np.allclose(slope, np.where(inside, peak, 0.0), rtol=0.0, atol=1e-3 * peak):
+        return None
+    least, most = np.max(np.abs(z[inside])), np.min(np.abs(z[~inside]), initial=np.inf)
+    width = Gap(2.0 * float(least), 2.0 * float(most)).number(EDGE_SHARE)
+    return None if width is None else Surrogate("rectangular", float(peak), width)
 
 
 def _host(values: Tensor) -> Any:
