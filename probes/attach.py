@@ -11,13 +11,10 @@ import torch
 from torch import Tensor
 
 from .modes import Unscale, wide
-from .stream import Moment, Stream, on_gradient
+from .stream import ROUNDING, Moment, Stream, on_gradient
 from .tap_rule import fits
 
 SPIKE_TYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-ROUNDING = 1e-3
-"""Spikes may be off by this share of their height."""
 
 Guard = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -16,6 +16,9 @@ from .capture import Gradients
 
 Unscale = Callable[[Tensor], Tensor]
 
+ROUNDING = 1e-3
+"""Spikes may be off by this share of their height."""
+
 
 @dataclass(eq=False)
 class Moment:
@@ -89,6 +92,7 @@ class Stream:
         spikes: Tensor,
         threshold: Tensor | float,
         scale: float,
+        odd: Tensor | None = None,
     ) -> None:
         """Fold one timestep into the statistics of the step.
 
@@ -98,12 +102,15 @@ class Stream:
             spikes: 0 or 1, ``[N, ...]``.
             threshold: threshold in force; a tensor must broadcast over u.
             scale: potential per unit of the density's axis.
+            odd: where the layer emitted something that is no spike; counted as mismatch.
         """
         if moment.t == 1 or self._fired is None or self._fired.shape != spikes.shape:
             self._fired = torch.zeros_like(spikes)
         z = u - threshold
         # Whether a unit fires at equality is not known: there, what was seen is taken.
         implied = torch.where(z == 0, spikes, (z > 0).to(spikes.dtype))
+        if odd is not None:
+            implied = torch.where(odd, 1.0 - spikes, implied)
         block = accumulators.forward_block(
             u.unsqueeze(0),
             implied.unsqueeze(0),

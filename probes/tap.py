@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .modes import Hook, Unscale, wide
 from .recompute import Repeats, in_backward
-from .stream import Moment, Stream, on_gradient
+from .stream import ROUNDING, Moment, Stream, on_gradient
 from .tap_function import listen, unlisten
 from .tap_graph import NoNode, Work, at_work, potential_node
 from .tap_rule import (
@@ -301,8 +301,10 @@ class Tap:
             if site.owner not in self._scales:  # once for each layer
                 self._scales[site.owner] = abs(float(torch.as_tensor(threshold).mean())) or 1.0
             scale = self._scales[site.owner]
-        spikes = (held.output != 0).to(x.dtype)
-        site.stream.record(moment, wide(x), wide(spikes), threshold, scale)
+        fired, height = held.output != 0, moment.height
+        odd = fired & ((held.output - height).abs() > ROUNDING * height)
+        spikes = wide(fired.to(x.dtype))
+        site.stream.record(moment, wide(x), spikes, threshold, scale, odd)
         known = moment.surrogate is not None
         call.sampled = site.samples.of(x, threshold, numbers, known)
         if known:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from reference_network import seeded, stack_grads
-from tap_networks import NEURONS, Learnable, Net, StepOfZ, Stepwise, Window
+from tap_networks import NEURONS, Learnable, Net, Neuron, StepOfZ, Stepwise, Window
 from torch import Tensor, nn
 
 import spikescope
@@ -383,3 +383,179 @@ def test_a_copy_of_a_watched_model_is_clean(tmp_path: Path) -> None:
             clone(data())
         probe.step()
     assert (spikescope.open_run(tmp_path / "run").table()["samples"] == SAMPLES).all()
+
+
+class Noisy(Neuron):
+    """Fires by chance: no threshold explains its spikes."""
+
+    def fire(self, u: Tensor, t: int) -> tuple[Tensor, Any]:
+        return Chance.apply(u), 0.5
+
+
+class Many(Neuron):
+    """Fires several times in a timestep."""
+
+    def fire(self, u: Tensor, t: int) -> tuple[Tensor, Any]:
+        return Several.apply(u), 1.0
+
+
+class Chance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor) -> Tensor:
+        return (torch.rand_like(u) < torch.sigmoid(u)).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+class Several(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor) -> Tensor:
+        return u.clamp(min=0.0).floor()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+class Silent(Learnable):
+    """Never fires."""
+
+    def fire(self, u: Tensor, t: int) -> tuple[Tensor, Any]:
+        z = u - 1000.0
+        return StepOfZ.apply(z), 1000.0
+
+
+class NoFunction(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        soft = torch.sigmoid(x)
+        return (x > 0).to(x.dtype) - soft.detach() + soft
+
+
+REASONS: dict[str, tuple[type[nn.Module], str]] = {
+    "by chance": (Noisy, "follow neither from the sign of its argument nor from a threshold"),
+    "several": (Many, "several heights"),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_what_cannot_be_read_is_listed_with_the_reason(case: str, tmp_path: Path) -> None:
+    neuron, reason = REASONS[case]
+    net = nn.Sequential(nn.Linear(6, 20), Learnable(), nn.Linear(20, 20), neuron())
+    with torch.no_grad():
+        net[2].weight.mul_(8.0)
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        for step in range(2):
+            net(data(step)).sum().backward()
+            probe.step()
+    run = spikescope.open_run(tmp_path / "run")
+    assert [(layer.name, layer.covered) for layer in run.layers] == [("1", True), ("3", False)]
+    assert reason in run.layer("3").reason
+    assert set(run.table()["layer"]) == {"1"}
+    (event,) = run.events().query("kind == 'not_covered'").to_dict("records")
+    assert event["layer"] == "3"
+    assert reason in event["text"]
+
+
+def test_several_spikes_after_the_calibration_are_mismatches(tmp_path: Path) -> None:
+    net = seeded(lambda: nn.Sequential(nn.Linear(6, 40), Many()))
+    with (
+        pytest.warns(spikescope.SpikescopeWarning, match="not explained"),
+        spikescope.watch(net, tmp_path / "run", every=1) as probe,
+    ):
+        net(0.5 * data().clamp(-1.5, 1.5)).sum().backward()
+        probe.step()
+        net(6.0 * data()).sum().backward()
+        probe.step()
+    table = spikescope.open_run(tmp_path / "run").table()
+    assert (table.groupby("step")["mismatch"].sum() > 0).tolist() == [False, True]
+
+
+def test_a_silent_layer_is_read_by_the_rule_of_its_surrogate(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(6, 20), Silent(), nn.Linear(20, 20), Learnable())
+    with torch.no_grad():
+        net[2].bias.normal_(std=2.0)  # its input is silent
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        net(data()).sum().backward()
+        probe.step()
+    run = spikescope.open_run(tmp_path / "run")
+    table = run.table(layer="1")
+    assert table["t"].tolist() == list(range(1, TIMESTEPS + 1))
+    assert table["spikes"].sum() == 0
+    assert table["u_mean"].between(-1003.0, -997.0).all()
+
+
+def test_where_nothing_fires_nothing_is_guessed(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(6, 20), Silent())
+    with (
+        pytest.warns(spikescope.SpikescopeWarning) as warned,
+        spikescope.watch(net, tmp_path / "run", every=1) as probe,
+    ):
+        net(data()).sum().backward()
+        probe.step()
+    texts = [str(entry.message) for entry in warned]
+    assert any("its threshold cannot be told" in text for text in texts)
+    assert all("\n" not in text for text in texts)
+
+
+def test_a_model_without_any_surrogate(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(6, 20), NoFunction())
+    with (
+        pytest.warns(spikescope.SpikescopeWarning, match="no spiking layer was found"),
+        spikescope.watch(net, tmp_path / "run", every=1) as probe,
+    ):
+        net(data()).sum().backward()
+        probe.step()
+    assert not probe.active
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_copy_of_u_made_for_the_surrogate_has_no_total_gradient(tmp_path: Path) -> None:
+    class Scaled(Learnable):
+        def fire(self, u: Tensor, t: int) -> tuple[Tensor, Any]:
+            return StepOfZ.apply(u / 0.5 - 1.0), 0.5
+
+    net = seeded(lambda: Net(Scaled))
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        with pytest.warns(spikescope.SpikescopeWarning, match="DivBackward0, which may be a copy"):
+            loss_of(net(data())).backward()
+            probe.step()
+    table = spikescope.open_run(tmp_path / "run").table()
+    assert (table["grad_u_count"] == 0).all()  # not the branch behind the surrogate in its place
+    assert (table["grad_s_total_count"] > 0).all()
+
+
+def test_loss_scaling_is_taken_out(tmp_path: Path) -> None:
+    tables = []
+    for name, scale in (("plain", None), ("scaled", 1024.0)):
+        net = seeded(lambda: Net(Learnable)).eval()
+        scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+        with spikescope.watch(net, tmp_path / name, every=1, scaler=scaler) as probe:
+            loss = loss_of(net(data()))
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            probe.step()
+        tables.append(spikescope.open_run(tmp_path / name).table())
+    for column in ("grad_u_square", "grad_s_total_square"):
+        np.testing.assert_allclose(tables[0][column], tables[1][column], rtol=1e-6)
+
+
+@pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "not reentrant"])
+def test_activation_checkpointing(reentrant: bool, tmp_path: Path) -> None:
+    tables = []
+    for checkpointed in (False, True):
+        net = seeded(lambda: Net(Learnable)).eval()
+        with spikescope.watch(net, tmp_path / str(checkpointed), every=1) as probe:
+            for _ in range(2):
+                x = net.first(data())
+                low = (
+                    torch.utils.checkpoint.checkpoint(net.low, x, use_reentrant=reentrant)
+                    if checkpointed
+                    else net.low(x)
+                )
+                loss_of(net.readout(net.high(net.second(low)))).backward()
+                probe.step()
+        tables.append(spikescope.open_run(tmp_path / str(checkpointed)).table())
+    plain, again = tables
+    for column in ("count", "spikes", "grad_u_count", "u_mean", "grad_u_square", "t"):
+        np.testing.assert_allclose(again[column], plain[column], rtol=1e-6, err_msg=column)
