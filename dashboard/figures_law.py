@@ -38,10 +38,13 @@ class MeasuredLaw:
         step: the recorded step.
         mode: ``"train"`` or ``"eval"``.
         t: ``[T]`` timesteps.
-        edges: ``[bin + 1]`` edges of u, in thresholds: the threshold is at 1.
-        density: ``[T, bin]`` share of elements per threshold.
-        start: potential before t = 1, in thresholds; NaN if unknown.
-        interval: where the surrogate exceeds 1e-2 of its peak, in thresholds; None if unknown.
+        edges: ``[bin + 1]`` edges of u, in ``unit``.
+        density: ``[T, bin]`` share of elements per ``unit``.
+        start: potential before t = 1, in ``unit``; NaN if unknown.
+        interval: where the surrogate exceeds 1e-2 of its peak, in ``unit``; None if unknown.
+        level: where the threshold lies: at 1, or at 0 if only u - threshold is known.
+        unit: ``"thresholds"``, or ``"potential"`` if the threshold's size is not known.
+        what: what the axis shows.
     """
 
     layer: str
@@ -52,9 +55,12 @@ class MeasuredLaw:
     density: np.ndarray
     start: float
     interval: tuple[float, float] | None
+    level: float
+    unit: str
+    what: str
 
     def frame(self) -> pd.DataFrame:
-        """Return mean, spread and quantiles per timestep as a table, all in thresholds."""
+        """Return mean, spread and quantiles per timestep as a table, all in ``unit``."""
         widths = np.diff(self.edges)
         middle = (self.edges[1:] + self.edges[:-1]) / 2
         rows: list[dict[str, float]] = []
@@ -67,7 +73,7 @@ class MeasuredLaw:
             spread = float(np.sqrt(max(mass @ (middle - mean) ** 2, 0.0)))
             below = np.concatenate([[0.0], np.cumsum(mass)])
             five, half, most = np.interp([0.05, 0.5, 0.95], below, self.edges)
-            above = float(mass[middle > 1].sum())
+            above = float(mass[middle > self.level].sum())
             rows.append(
                 {"t": int(t), "mean": mean, "standard deviation": spread, "5 %": five,
                  "median": half, "95 %": most, "share above threshold": above}
@@ -82,14 +88,15 @@ def gradient_interval(layer: Layer) -> tuple[float, float] | None:
         layer: a layer of a run.
 
     Returns:
-        ``(low, high)`` of u in thresholds; None where the surrogate is unknown or not one number
-        for the whole layer.
+        ``(low, high)`` on the axis of :class:`MeasuredLaw`; None where the surrogate is unknown or
+        not one number for the whole layer.
     """
     if layer.surrogate is None:
         return None
     try:
         low, high = Surrogate(**layer.surrogate).interval(threshold=0.0)
-        return 1.0 + float(low) / layer.scale, 1.0 + float(high) / layer.scale
+        level = _level(layer)
+        return level + float(low) / layer.scale, level + float(high) / layer.scale
     except (TypeError, ValueError):
         # A surrogate that was sampled or that differs between neurons has no one interval.
         return None
@@ -131,13 +138,21 @@ def measured_law(
         step,
         mode,
         record.t,
-        1.0 + record.edges,
+        _level(entry) + record.edges,
         share / np.diff(record.edges),
         1.0 + (start - threshold) / record.scale
         if isinstance(start, int | float) and isinstance(threshold, int | float)
         else float("nan"),
         gradient_interval(entry),
+        level=_level(entry),
+        unit="thresholds" if _level(entry) else "potential",
+        what=entry.coordinate,
     )
+
+
+def _level(layer: Layer) -> float:
+    """Return where the threshold lies: a layer of which only u - threshold is known has it at 0."""
+    return 1.0 if layer.coordinate == "u" else 0.0
 
 
 def membrane_law(
@@ -160,8 +175,9 @@ def membrane_law(
         theme: ``"light"`` or ``"dark"``.
 
     Returns:
-        A plotly figure: u in thresholds across, the threshold as a line at 1, the start potential
-        as a triangle, the interval in which the surrogate carries gradient as a band.
+        A plotly figure: u in thresholds across (u - threshold where no more is known), the
+        threshold as a line, the start potential as a triangle, the interval in which the surrogate
+        carries gradient as a band.
 
     Raises:
         RunError: an unknown layer.
@@ -211,18 +227,18 @@ def membrane_law(
                 fillcolor=shades[j].replace("rgb(", "rgba(").replace(")", ", 0.55)"),
                 line={"width": 3.5 if stressed else 1.5, "color": shades[j], "shape": "hvh"},
                 hovertemplate=(
-                    "t = %{customdata[1]}<br>u = %{x:.3f} thresholds<br>"
-                    "density %{customdata[2]:.3f} per threshold<extra></extra>"
+                    f"t = %{{customdata[1]}}<br>{law.what} = %{{x:.3f}} {law.unit}<br>"
+                    f"density %{{customdata[2]:.3f}} per {law.unit}<extra></extra>"
                 ),
             )
         )
-    drawn.add_vline(x=1.0, line={"color": colours.text, "width": 2})
+    drawn.add_vline(x=law.level, line={"color": colours.text, "width": 2})
     drawn.add_annotation(
-        x=1.0,
+        x=law.level,
         y=1.0,
         yref="paper",
         yanchor="bottom",
-        xanchor="right" if 1.0 - left > 0.8 * (right - left) else "left",
+        xanchor="right" if law.level - left > 0.8 * (right - left) else "left",
         text="threshold",
         showarrow=False,
     )
@@ -237,9 +253,9 @@ def membrane_law(
                 hovertemplate="start potential %{x:.3f} thresholds<extra></extra>",
             )
         )
-    drawn.update_xaxes(title_text="u (thresholds)", range=[left, right], fixedrange=True)
+    drawn.update_xaxes(title_text=f"{law.what} ({law.unit})", range=[left, right], fixedrange=True)
     drawn.update_yaxes(
-        title_text=f"timestep t, a row is {number(full / OVERLAP)} per threshold",
+        title_text=f"timestep t, a row is {number(full / OVERLAP)} per {law.unit}",
         range=[-0.3, len(rows) - 1 + OVERLAP * 1.08],
         tickvals=[len(rows) - 1 - place for place in range(len(rows))],
         ticktext=[plain(f"t = {law.t[j]}") for j in rows],
@@ -272,7 +288,7 @@ def _limits(law: MeasuredLaw) -> tuple[float, float]:
     below = np.cumsum(mass) / max(float(mass.sum()), 1e-300)
     left = float(law.edges[int(np.searchsorted(below, TAIL))])
     right = float(law.edges[min(int(np.searchsorted(below, 1 - TAIL)) + 1, len(law.edges) - 1)])
-    marks = [1.0] + ([law.start] if np.isfinite(law.start) else [])
+    marks = [law.level] + ([law.start] if np.isfinite(law.start) else [])
     left, right = min(left, *marks), max(right, *marks)
     room = 0.04 * (right - left)
     return left - room, right + room
@@ -294,5 +310,6 @@ def _sentence(run: Run, law: MeasuredLaw) -> str:
         return f"{text}; where on the axis is not known for this surrogate."
     low, high = law.interval
     return (
-        f"{text}: that is u between {number(low)} and {number(high)} thresholds, the shaded band."
+        f"{text}: that is {law.what} between {number(low)} and {number(high)} {law.unit}, the "
+        "shaded band."
     )

@@ -16,7 +16,7 @@ from scipy import stats
 from synthetic import SPEC, SURROGATE, columns, header, row, write_run
 
 from spikescope.dashboard import figures
-from spikescope.dashboard.figures_law import gradient_interval
+from spikescope.dashboard.figures_law import gradient_interval, measured_law
 from spikescope.dashboard.figures_scalars import thin
 from spikescope.dashboard.figures_style import LONGEST_NAME, palette, plain, short, time_colours
 from spikescope.data.runs import Layer, Run, RunError, open_run
@@ -354,3 +354,22 @@ def test_drawing_does_not_change_the_record(run: Run) -> None:
     before = run.table()
     all_figures(run, "dark")
     pd.testing.assert_frame_equal(before, run.table())
+
+
+def test_a_layer_of_which_only_the_distance_is_known_has_its_threshold_at_zero(
+    tmp_path: Path,
+) -> None:
+    content = header(["mine"])
+    content["layers"][0] |= {"spec": {}, "coordinate": "u - threshold"}
+    store = RunStore(tmp_path / "run", content)
+    store.append("records", columns([row(0, "mine", t) for t in (1, 2)]))
+    store.end("finished")
+    run = open_run(store.path)
+    law = measured_law(run, "mine")
+    assert law is not None
+    assert (law.level, law.unit) == (0.0, "potential")
+    assert law.edges[len(law.edges) // 2] == 0.0
+    drawn = figures.membrane_law(run, "mine")
+    assert drawn.layout.xaxis.title.text == "u - threshold (potential)"
+    assert [line.x0 for line in drawn.layout.shapes if line.type == "line"] == [0.0]
+    assert not [trace for trace in drawn.data if trace.name == "start potential"]

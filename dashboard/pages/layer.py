@@ -97,7 +97,7 @@ def _tables(run: Snapshot, name: str, at: dict[str, Any]) -> list[Any]:
     return [
         html.H2(heading),
         grid(metrics, heading, name="metrics", widths={"t": 70}),
-        html.H2("Law of u (thresholds)"),
+        html.H2(f"Law of {law.what} ({law.unit})" if law is not None else "Law of u"),
         grid(
             law.frame() if law is not None else pd.DataFrame(),
             "Law of u",

@@ -69,7 +69,7 @@ def _row(catalogue: Catalogue, name: str, view: View, patient: bool) -> tuple[ht
     if gravest is not None:
         found = [badge(gravest.severity), f" {gravest.code} {place(gravest)}"]
     cells += [
-        f"{last} ({summary.steps} recorded)" if last is not None else "none recorded",
+        f"{last + 1} ({summary.steps} recorded)" if last is not None else "none recorded",
         number(float(losses[-1])) if len(losses) else "none given",
         _sparkline(losses, view.theme),
         found,
