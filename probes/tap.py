@@ -195,8 +195,11 @@ class Tap:
         if owner in self._reasons:
             return None
         rule = self._rules.setdefault(function, FiringRule(argument))
+        if rule.argument != argument:
+            return None
         mode = "train" if owner.training else "eval"
-        key = owner, mode, function, inputs[argument].shape[1:], lines
+        width = inputs[argument].shape[1:2]  # for loops over layers in one line
+        key = owner, mode, function, width, lines
         site = self._sites.get(key)
         if site is None:
             site = Site(owner, function, mode, Stream("", self._unscale))
@@ -218,7 +221,7 @@ class Tap:
         passes = self._count(owner), self._count(work[-1].module)
         moment = Moment(mode, site.next_t(passes, inputs[argument].shape))
         call = _Call(site, moment)
-        inputs = tuple(_plain_tensor(value) for value in inputs)
+        inputs = tuple(value.detach() if isinstance(value, Tensor) else value for value in inputs)
         self._keep_or_fold(_Held(call, inputs[argument], output.detach(), inputs), rule)
         return call
 
@@ -383,10 +386,6 @@ class Tap:
                 name = self._name(owner)
                 place = kept.index(site) + 1 if site in kept else 0
                 site.stream.name = name if len(kept) == 1 else f"{name}[{place}]"
-
-
-def _plain_tensor(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _equal(x: Tensor, other: Tensor | None) -> bool:

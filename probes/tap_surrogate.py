@@ -54,7 +54,9 @@ class Measured:
                 return None
         if self.place is None:
             return self.unit
-        factor: Any = numbers[self.place]
+        factor: Any = numbers.get(self.place)
+        if factor is None:
+            return None
         peak = self.unit.peak / factor if self.keeps_area else self.unit.peak
         return Surrogate(self.unit.shape, peak, self.unit.width * factor, self.unit.tail)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from reference_network import seeded, stack_grads
 from tap_networks import NEURONS, Learnable, Net, Neuron, StepOfZ, Stepwise, Window
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import spikescope
 from spikescope.probes import accumulators, stream
@@ -526,6 +528,47 @@ def test_a_copy_of_u_made_for_the_surrogate_has_no_total_gradient(tmp_path: Path
     assert (table["grad_s_total_count"] > 0).all()
 
 
+class OneLine(nn.Module):
+    """A loop over layers of different width, with one line that fires for all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList([nn.Linear(6, 14), nn.Linear(14, 10)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        state: list[Any] = [0.0, 0.0]
+        for t in range(x.shape[1]):
+            s = x[:, t]
+            for place, linear in enumerate(self.linears):
+                u = 0.5 * state[place] + linear(s)
+                s = StepOfZ.apply(u - 0.2)
+                state[place] = u * (1.0 - s)
+        return s
+
+
+def test_layers_in_one_line_are_told_apart_by_their_width(tmp_path: Path) -> None:
+    with spikescope.watch(seeded(OneLine), tmp_path / "run", every=1) as probe:
+        probe._model(data()).sum().backward()
+        probe.step()
+    run = spikescope.open_run(tmp_path / "run")
+    assert [layer.name for layer in run.layers] == ["OneLine[1]", "OneLine[2]"]
+    counts = run.table().groupby("layer")["count"].unique().map(list).to_dict()
+    assert counts == {"OneLine[1]": [SAMPLES * 14], "OneLine[2]": [SAMPLES * 10]}
+
+
+def test_images_of_any_size_are_one_layer(tmp_path: Path) -> None:
+    net = seeded(lambda: nn.Sequential(nn.Conv2d(1, 4, 3), Learnable()))
+    conv, neuron = net[0], net[1]
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        for size in (8, 6):
+            images = torch.randn(4 * 3, 1, size, size)
+            neuron(conv(images).unflatten(0, (4, 3))).sum().backward()
+            probe.step()
+    run = spikescope.open_run(tmp_path / "run")
+    assert [layer.name for layer in run.layers] == ["1"]
+    assert run.table()["count"].tolist() == [4 * 4 * 36] * 3 + [4 * 4 * 16] * 3
+
+
 def test_loss_scaling_is_taken_out(tmp_path: Path) -> None:
     tables = []
     for name, scale in (("plain", None), ("scaled", 1024.0)):
@@ -559,3 +602,51 @@ def test_activation_checkpointing(reentrant: bool, tmp_path: Path) -> None:
     plain, again = tables
     for column in ("count", "spikes", "grad_u_count", "u_mean", "grad_u_square", "t"):
         np.testing.assert_allclose(again[column], plain[column], rtol=1e-6, err_msg=column)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would wait for a device: numbers taken out of tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name()
+        if name.startswith(("aten::_local_scalar_dense", "aten::equal", "aten::nonzero")):
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_waits_for_the_device_after_the_calibration(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = seeded(lambda: Net(NEURONS[kind]))
+    thread = threading.get_ident()
+    taken: list[str] = []
+
+    def spied(name: str) -> Any:
+        was = getattr(Tensor, name)
+
+        def spy(self: Tensor, *args: Any) -> Any:
+            if threading.get_ident() == thread:
+                taken.append(name)
+            return was(self, *args)
+
+        return spy
+
+    for name in ("tolist", "numpy", "item"):
+        monkeypatch.setattr(Tensor, name, spied(name))
+    waits: list[int] = []
+    with spikescope.watch(net, tmp_path / "run", every=1) as probe:
+        for step in range(7):
+            taken.clear()
+            with Waits() as mode:
+                loss_of(net(data(step))).backward()
+                probe.step()
+            waits.append(len(mode.seen) + len(taken))
+    assert waits[0] > 0  # the calibration does
+    # While an argument on the device had one value only, five recorded steps are looked at.
+    assert waits[5:] == [0, 0]
+    if kind != "spikes as high as theta":
+        assert waits[1:] == [0] * 6
