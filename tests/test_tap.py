@@ -650,3 +650,52 @@ def test_nothing_waits_for_the_device_after_the_calibration(
     assert waits[5:] == [0, 0]
     if kind != "spikes as high as theta":
         assert waits[1:] == [0] * 6
+
+
+class Bare(Learnable):
+    """Keeps no tensors, so that it can be compiled as a whole."""
+
+    def keep(self, u: Tensor, s: Tensor, threshold: Any, z: Tensor) -> None:
+        return
+
+
+def compiled_training(path: Path | None) -> tuple[int, list[float]]:
+    """Train a compiled network; return how often something was compiled, and the losses."""
+    torch._dynamo.reset()
+    compiled: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    net = seeded(lambda: Net(Bare)).eval()
+    model = torch.compile(net, backend=backend)
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    losses = []
+
+    def once(step: int) -> None:
+        optimizer.zero_grad()
+        loss = loss_of(model(data(step)))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    if path is None:
+        for step in range(6):
+            once(step)
+    else:
+        with spikescope.watch(model, path, every=2) as probe:
+            for step in range(6):
+                once(step)
+                probe.step()
+    return len(compiled), losses
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_compiled_network_is_not_compiled_again(tmp_path: Path) -> None:
+    plain, tapped = compiled_training(None), compiled_training(tmp_path / "run")
+    assert plain == tapped
+    assert plain[0] > 0  # it was compiled at all
+    run = spikescope.open_run(tmp_path / "run")
+    assert [layer.name for layer in run.layers] == ["low", "high"]
+    assert set(run.table()["step"]) == {0, 2, 4}
