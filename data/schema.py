@@ -60,6 +60,13 @@ def _share(part: str, whole: str) -> Callable[[dict[str, Any]], Any]:
     return lambda row: _divide(row[part], row[whole])
 
 
+def _surrogate_share(part: str) -> Callable[[dict[str, Any]], Any]:
+    """Return a share of elements that is unknown, not 0, where no surrogate was known."""
+    return lambda row: np.where(
+        np.isnan(row["surrogate_mean"]), np.nan, _divide(row[part], row["count"])
+    )
+
+
 def _root(square: str) -> Callable[[dict[str, Any]], Any]:
     return lambda row: np.sqrt(np.maximum(row[square], 0.0))
 
@@ -266,7 +273,7 @@ COLUMNS |= {
         "gradient coverage: share of elements where the surrogate exceeds 1e-2 of its peak",
         "derived",
         label="gradient coverage",
-        derive=_share("covered", "count"),
+        derive=_surrogate_share("covered"),
     ),
     "coverage_se": Column(
         "float64",
@@ -281,7 +288,7 @@ COLUMNS |= {
         "share of elements where the surrogate is not exactly 0",
         "derived",
         label="non-zero surrogate",
-        derive=_share("open", "count"),
+        derive=_surrogate_share("open"),
     ),
     "silent_share": Column(
         "float64",

@@ -23,7 +23,8 @@ def plain_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         ``DistributedDataParallel``; the wrappers themselves are left out.
 
     Example:
-        >>> [name for name, _ in plain_modules(nn.Sequential(torch.compile(nn.ReLU())))]
+        >>> compiled = torch.compile(nn.ReLU(), backend="eager")
+        >>> [name for name, _ in plain_modules(nn.Sequential(compiled))]
         ['', '0']
     """
     wrapped: dict[str, str] = {}  # name of a wrapper's child -> name of the wrapper itself

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,6 +46,7 @@ def watch(
     path: str | Path,
     every: int | Schedule = 50,
     scaler: torch.amp.GradScaler | None = None,
+    time_axis: Mapping[str, int | None] | None = None,
 ) -> Probe:
     """Record a model's spiking layers while it trains.
 
@@ -59,6 +60,8 @@ def watch(
         every: distance between recorded steps, or a function from step to bool such as
             :class:`~spikescope.probes.schedule.LogSpaced`.
         scaler: what scales the loss in mixed precision; gradients are recorded without its factor.
+        time_axis: for layers that compute a whole sequence at once in a way of their own, by name:
+            the axis of what their surrogate is given that counts timesteps.
 
     Returns:
         A :class:`Probe`, to be used in a ``with`` statement.
@@ -78,7 +81,7 @@ def watch(
         >>> open_run(probe.path).table(["count"])[["layer", "t", "count"]].values.tolist()[-1]
         ['1', 6, 24]
     """
-    return Probe(model, path, as_schedule(every), unscale_by(scaler))
+    return Probe(model, path, as_schedule(every), unscale_by(scaler), dict(time_axis or {}))
 
 
 class Probe:
@@ -89,7 +92,12 @@ class Probe:
     """
 
     def __init__(
-        self, model: nn.Module, path: str | Path, schedule: Schedule, unscale: Unscale
+        self,
+        model: nn.Module,
+        path: str | Path,
+        schedule: Schedule,
+        unscale: Unscale,
+        time_axis: Mapping[str, int | None],
     ) -> None:
         self.path: Path | None = None
         self.active = False
@@ -97,6 +105,7 @@ class Probe:
         self._wanted = Path(path)
         self._schedule = schedule
         self._unscale = unscale
+        self._time_axis = time_axis
         self._step = 0
         self._armed = False
         self._eager = contextlib.ExitStack()
@@ -237,7 +246,10 @@ class Probe:
             {module for module, name in names.items() if name in {r["name"] for r in refused}},
             self._guarded,
             self._unscale,
+            self._time_axis,
         )
+        for name in self._time_axis.keys() - set(names.values()):
+            self._say("", f"time_axis {name}", f"time_axis names {name!r}: no module has that name")
         self.active = True
         for module in (model, *watched.values()):
             _watched[module] = self._wanted

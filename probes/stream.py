@@ -1,4 +1,4 @@
-"""The record of one layer whose potential and spikes are handed over step by step."""
+"""The record of one layer whose potential and spikes are handed over as they come."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROUNDING = 1e-3
 
 @dataclass(eq=False)
 class Moment:
-    """One timestep of one layer, ``[N, ...]`` each.
+    """One timestep of one layer, ``[N, ...]`` each, or a whole sequence where an axis is named.
 
     Args:
         mode: ``"train"`` or ``"eval"``.
@@ -33,6 +33,7 @@ class Moment:
         grad_spikes: dL/ds over all paths, per spike of height 1.
         grad_branch: dL/du through this spike alone.
         backward: the backward pass that its gradients come from.
+        axis: the axis of a whole sequence that counts timesteps; None for one timestep.
     """
 
     mode: str
@@ -44,6 +45,12 @@ class Moment:
     grad_spikes: Tensor | None = None
     grad_branch: Tensor | None = None
     backward: int | None = None
+    axis: int | None = None
+    timesteps: int = 1
+
+    def timed(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of this moment time first, ``[T, N, ...]``."""
+        return tensor.unsqueeze(0) if self.axis is None else tensor.movedim(self.axis, 0)
 
 
 class Stream:
@@ -104,18 +111,22 @@ class Stream:
             scale: potential per unit of the density's axis.
             odd: where the layer emitted something that is no spike; counted as mismatch.
         """
-        if moment.t == 1 or self._fired is None or self._fired.shape != spikes.shape:
-            self._fired = torch.zeros_like(spikes)
+        if isinstance(threshold, Tensor) and threshold.numel() > 1:
+            threshold = moment.timed(torch.broadcast_to(threshold, u.shape))
+        u, spikes = moment.timed(u), moment.timed(spikes)
+        moment.timesteps = len(u)
+        if moment.t == 1 or self._fired is None or self._fired.shape != spikes.shape[1:]:
+            self._fired = torch.zeros_like(spikes[0])
         z = u - threshold
         # Whether a unit fires at equality is not known: there, what was seen is taken.
         implied = torch.where(z == 0, spikes, (z > 0).to(spikes.dtype))
         if odd is not None:
-            implied = torch.where(odd, 1.0 - spikes, implied)
+            implied = torch.where(moment.timed(odd), 1.0 - spikes, implied)
         block = accumulators.forward_block(
-            u.unsqueeze(0),
-            implied.unsqueeze(0),
-            spikes.unsqueeze(0),
-            torch.zeros_like(u).unsqueeze(0),
+            u,
+            implied,
+            spikes,
+            torch.zeros_like(u),
             threshold=threshold,
             scale=scale,
             surrogate=moment.surrogate,
@@ -125,7 +136,7 @@ class Stream:
         for name in ("input_mean", "input_var"):  # no input current was seen
             del block[name]
         self._fold(self.forward, moment, block)
-        self._fired = self._fired + spikes
+        self._fired = self._fired + spikes.sum(0)
         self.calls += 1
 
     def is_first_backward(self, moment: Moment) -> bool:
@@ -159,9 +170,8 @@ class Stream:
             total = torch.zeros_like(grad)
         else:
             self._half.remove(moment)
-        inside = Gradients(
-            total.unsqueeze(0), total.unsqueeze(0), grad.unsqueeze(0), _residual(moment, total)
-        )
+        spikes = moment.timed(total)
+        inside = Gradients(spikes, spikes, moment.timed(grad), _residual(moment, total))
         block = accumulators.backward_block(inside)
         self._keep(moment, block)
         moment.grad_spikes = moment.grad_branch = None
@@ -170,7 +180,8 @@ class Stream:
         """Fold what is left when the step ends: dL/ds whose dL/du could not be seen."""
         for moment in self._half:
             assert moment.grad_spikes is not None
-            block = accumulators.gradient_block("grad_s_total", moment.grad_spikes.unsqueeze(0))
+            spikes = moment.timed(moment.grad_spikes)
+            block = accumulators.gradient_block("grad_s_total", spikes)
             self._keep(moment, block)
         self._half = []
 
@@ -180,7 +191,7 @@ class Stream:
         self._fold(self.backward, moment, seen)
 
     def _fold(self, into: dict[tuple[str, int, int], Block], moment: Moment, block: Block) -> None:
-        key = (moment.mode, moment.t, 1)
+        key = (moment.mode, moment.t, moment.timesteps)
         into[key] = accumulators.merge(into[key], block) if key in into else block
 
 
@@ -190,7 +201,7 @@ def _residual(moment: Moment, total: Tensor) -> Tensor | None:
     if moment.surrogate is None or z is None or branch is None or z._version != moment.version:
         return None
     implied: Tensor = moment.surrogate.derivative(z, xp=torch) * total
-    return (branch - implied).unsqueeze(0)
+    return moment.timed(branch - implied)
 
 
 _SECOND_BACKWARD = (

@@ -68,6 +68,8 @@ class Tap:
         refused: modules that adapters know and cannot read.
         guard: wraps each hook so that an error of ours never reaches the training.
         unscale: takes the factor of a scaled loss out of a gradient.
+        time_axis: by name of a layer, the axis of its sequence that counts timesteps, if its
+            surrogate is called once for a whole sequence; None if one call is one timestep.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class Tap:
         refused: set[nn.Module],
         guard: Guard,
         unscale: Unscale,
+        time_axis: Mapping[str, int | None],
     ) -> None:
+        self._time_axis = time_axis
         self._names, self._replayed, self._refused = names, replayed, refused
         self._guard, self._unscale = guard, unscale
         self._listener = guard(self._hear)
@@ -115,6 +119,7 @@ class Tap:
         self._settle()
         for site in self._sites.values():
             site.stream.finish()
+            self._ask_for_time(site)
             if site.samples.ready:
                 site.measured = site.samples.measured() or site.measured
         for site in self._sites.values():  # only training shows a surrogate
@@ -206,6 +211,7 @@ class Tap:
             self._sites[key] = site
         try:
             self._calibrate(site, rule, inputs, output)
+            axis = self._axis(owner, inputs[argument])
         except NoSpike:
             self._no_spikes.add(function)
             self._sites = {k: s for k, s in self._sites.items() if s.function is not function}
@@ -219,7 +225,9 @@ class Tap:
         if site.repeated:
             return None
         passes = self._count(owner), self._count(work[-1].module)
-        moment = Moment(mode, site.next_t(passes, inputs[argument].shape))
+        t = site.next_t(passes, inputs[argument].shape)
+        site.longest = max(site.longest, t)
+        moment = Moment(mode, t if axis is None else 1, axis=axis)
         call = _Call(site, moment)
         inputs = tuple(value.detach() if isinstance(value, Tensor) else value for value in inputs)
         self._keep_or_fold(_Held(call, inputs[argument], output.detach(), inputs), rule)
@@ -256,6 +264,22 @@ class Tap:
         if any(_equal(x, other.last) for other in others):
             site.repeats += 1
         site.last = x.detach().clone()
+
+    def _axis(self, owner: nn.Module, x: Tensor) -> int | None:
+        """Return the axis that the user named, if it can be one."""
+        axis = self._time_axis.get(self._name(owner))
+        if axis is not None and not -x.ndim <= axis < x.ndim:
+            raise Refused(
+                f"time_axis={axis} is not possible for its surrogate's input of shape "
+                f"{tuple(x.shape)}: give an axis of that"
+            )
+        return axis
+
+    def _ask_for_time(self, site: Site) -> None:
+        """Ask which axis counts timesteps where one call may have held a whole sequence."""
+        name = self._name(site.owner)
+        if site.longest == 1 and site.shape is not None and name not in self._time_axis:
+            site.stream.notes["time_axis"] = _ONE_CALL.format(name=name, shape=tuple(site.shape))
 
     def _keep_or_fold(self, held: _Held, rule: FiringRule) -> None:
         if self._threshold_known(held.call.site):
@@ -392,6 +416,10 @@ def _equal(x: Tensor, other: Tensor | None) -> bool:
     return other is not None and x.shape == other.shape and torch.equal(x, other)
 
 
+_ONE_CALL = (
+    "its surrogate is called once in a pass, with shape {shape}, and recorded as one timestep: if "
+    "an axis of that counts timesteps, name it with watch(..., time_axis={{{name!r}: 0}}), or None"
+)
 _UNDECIDED = (
     "its threshold cannot be told from the calls of its surrogate yet (too few fired, or too few "
     "did not): timesteps of this step are left out, the next recorded step tries again"

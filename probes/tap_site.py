@@ -38,6 +38,8 @@ class Site:
     repeats: int = 0
     last: Tensor | None = None
     t: int = 0
+    longest: int = 0
+    """Largest timestep that was seen."""
     shape: torch.Size | None = None
     passes: tuple[int, int] = (0, 0)
     counts: tuple[int, int] = (0, 0)

@@ -221,3 +221,13 @@ def test_coarsening_is_the_histogram_at_the_wider_range(doublings: int) -> None:
     assert np.array_equal(coarse, np.stack([want, 2 * want]))
     assert coarse.sum() == 15000
     assert doublings == 0 or not np.array_equal(coarse[0], fine)
+
+
+def test_coverage_without_a_surrogate_is_unknown_not_zero() -> None:
+    one = row(0, "a", 1)
+    unknown = one | {"surrogate_mean": float("nan"), "covered": 0, "open": 0}
+    table = pd.DataFrame([one, unknown]).drop(columns="density")
+    derived = schema.derive(table)
+    assert derived["coverage"].isna().tolist() == [False, True]
+    assert derived["open_share"].isna().tolist() == [False, True]
+    assert derived["rate"].notna().all()
