@@ -34,9 +34,16 @@ def find_layers(
             continue
         try:
             found.append((adapter.describe(name, module), adapter))
+            continue
         except ValueError as error:
-            kind = type(module).__name__
-            refused.append({"name": name, "kind": kind, "covered": False, "reason": str(error)})
+            reason = str(error)
+        except Exception as error:  # a framework that is there in parts must not stop the others
+            reason = (
+                f"{adapter.framework} could not be read ({type(error).__name__}: {error}): is it "
+                "wholly installed?"
+            )
+        kind = type(module).__name__
+        refused.append({"name": name, "kind": kind, "covered": False, "reason": reason})
     return found, refused
 
 

@@ -11,6 +11,8 @@ from reference_network import seeded
 from torch import Tensor, nn
 
 import spikescope
+from spikescope.probes.adapters.adapter_spikescope import SpikescopeAdapter
+from spikescope.probes.header import find_layers
 from spikescope.probes.lif import LIF, reset_state
 
 
@@ -229,3 +231,25 @@ def test_probe_calls_outside_of_the_with_block_do_nothing(tmp_path: Path) -> Non
     probe.step(loss=1.0)
     probe.log(accuracy=0.5)
     assert spikescope.open_run(tmp_path / "run").scalars().empty
+
+
+@pytest.mark.parametrize("error", [ImportError("no module named 'x.y'"), AttributeError("tau")])
+def test_a_framework_that_is_half_installed(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = seeded(Net)
+    describe = SpikescopeAdapter.describe
+
+    def broken(self: Any, name: str, module: nn.Module) -> Any:
+        if name == "low":
+            raise error
+        return describe(self, name, module)
+
+    monkeypatch.setattr(SpikescopeAdapter, "describe", broken)
+    _, (refused,) = find_layers(model)
+    assert "spikescope could not be read" in one_line(refused["reason"])
+    assert str(error) in refused["reason"]
+    steps(model, tmp_path / "run", list(2.0 * torch.randn(3, 4, 50, 3)))
+    run = spikescope.open_run(tmp_path / "run")
+    # What replay cannot read is heard from its surrogate; the sound layer is not touched by it.
+    assert {layer.name: layer.route for layer in run.covered} == {"low": "tap", "high": "replay"}

@@ -71,6 +71,8 @@ def _shift_of(evidence: Evidence, layer: Layer) -> Finding | None:
     severity: Severity = "warning" if low >= DRIFT_WARNING and mendable else "note"
     bound = DRIFT_WARNING if severity == "warning" else DRIFT_NOTE
     t = int(drift.density.t[place])
+    # Where only the distance to the threshold is known, its size is not.
+    unit = "thresholds" if layer.coordinate == "u" else "potential"
     return Finding(
         code="M1",
         severity=severity,
@@ -80,10 +82,10 @@ def _shift_of(evidence: Evidence, layer: Layer) -> Finding | None:
         measured=distance,
         error=error,
         bound=bound,
-        unit="thresholds (Wasserstein-1)",
-        text=f"At t = {t} u is {_moments(drift, place)} thresholds (mean ± spread), at "
-        f"t = {int(drift.density.t[-1])} it is {_moments(drift, -1)}: the laws lie "
-        f"{distance:.2f} thresholds apart, chance alone would show "
+        unit=f"{unit} (Wasserstein-1)",
+        text=f"At t = {t} {layer.coordinate} is {_moments(drift, place)} {unit} (mean ± spread), "
+        f"at t = {int(drift.density.t[-1])} it is {_moments(drift, -1)}: the laws lie "
+        f"{distance:.2f} {unit} apart, chance alone would show "
         f"{float(drift.difference.w1_null[place]):.3f}. {advice}",
         source=M1_SOURCE,
         remedies=("start potential",) if mendable else (),
