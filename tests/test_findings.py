@@ -233,6 +233,20 @@ def test_unexplained_spikes_come_first(tmp_path: Path) -> None:
     assert [finding.layer for finding in findings[1:]] == [f"block{k}.lif" for k in range(LAYERS)]
 
 
+@pytest.mark.parametrize(("residual", "fires"), [(0.049, False), (0.051, True)])
+def test_gradient_residual_at_its_bound(residual: float, fires: bool, tmp_path: Path) -> None:
+    def change(row: dict[str, Any], k: int) -> None:
+        row["residual_count"] = row["grad_u_count"]
+        if k == 1 and row["step"] >= 40:
+            row["residual_square"] = residual**2 * row["grad_u_square"]
+
+    findings = spikescope.diagnose(run_with(tmp_path, change))
+    assert [finding.code for finding in findings] == (["P2"] if fires else [])
+    if fires:
+        assert (findings[0].layer, findings[0].steps) == ("block1.lif", (40, 70))
+        assert findings[0].measured == pytest.approx(residual, rel=1e-9)
+
+
 def test_since_when() -> None:
     steps = np.arange(0, 60, 10)
     assert stretch(steps, np.array([1, 1, 1, 1, 1, 1], bool)) == (0, 50)
@@ -258,6 +272,8 @@ def test_every_rule_says_its_source_and_its_text_is_short(tmp_path: Path) -> Non
         set_gradient(row, 1e-3 * 10.0 ** (2 * (k - LAYERS)) * 20.0 ** (row["t"] - TIMESTEPS))
         law(row, 0.7 - 0.65 * (row["t"] == 1), 0.3)
         row["mismatch"] = 1
+        row["residual_count"] = row["grad_u_count"]
+        row["residual_square"] = row["grad_u_square"]
 
     findings = spikescope.diagnose(run_with(tmp_path, change))
     assert {finding.code for finding in findings} == {rule.code for rule in RULES}

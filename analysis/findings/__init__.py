@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ...data.runs import Run
 from .evidence import Evidence
-from .rules_capture import P1_SOURCE, replay_mismatch
+from .rules_capture import P1_SOURCE, P2_SOURCE, gradient_residual, replay_mismatch
 from .rules_gradient import (
     DECAY_SOURCE,
     G1_SOURCE,
@@ -27,6 +27,13 @@ RULES: tuple[Rule, ...] = (
         "Does the layer do what was declared of it?",
         P1_SOURCE,
         replay_mismatch,
+    ),
+    Rule(
+        "P2",
+        "gradient residual",
+        "Do the gradients follow from the declared surrogate?",
+        P2_SOURCE,
+        gradient_residual,
     ),
     Rule(
         "G1",
