@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .analysis.findings import Finding, diagnose
     from .data.runs import Run, open_run
-    from .probes.probe import Probe, SpikescopeWarning, watch
+    from .probes.journal import SpikescopeWarning
+    from .probes.probe import Probe, watch
 
 __version__ = "0.1.0"
 
@@ -20,7 +21,7 @@ _HOMES = {
     "Finding": ".analysis.findings",
     "Probe": ".probes.probe",
     "Run": ".data.runs",
-    "SpikescopeWarning": ".probes.probe",
+    "SpikescopeWarning": ".probes.journal",
     "diagnose": ".analysis.findings",
     "open_run": ".data.runs",
     "watch": ".probes.probe",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..data.store import RunStore
 from .attach import Attached
 from .header import find_layers, header, known_layers
 from .hooks import LayerHooks, resets_midway
+from .journal import Journal
 from .modes import Unscale, eager, plain_modules, rank, refusal, unscale_by, unwrapped
 from .recompute import in_backward
 from .schedule import Schedule, as_schedule
@@ -35,10 +35,6 @@ SCALAR_LIMIT = 500
 
 _watched: weakref.WeakKeyDictionary[nn.Module, Path] = weakref.WeakKeyDictionary()
 """The run that watches a model, and each of its spiking layers."""
-
-
-class SpikescopeWarning(UserWarning):
-    """Something that the user should know; the training goes on."""
 
 
 def watch(
@@ -116,9 +112,7 @@ class Probe:
         self._known: list[dict[str, Any]] = []
         self._entered = False
         self._writer: Writer | None = None
-        self._scalars: list[tuple[int, str, Tensor | float]] = []
-        self._events: list[tuple[int, str, str, str]] = []
-        self._said: set[tuple[str, str]] = set()
+        self._journal = Journal()
 
     def __enter__(self) -> Probe:
         self._entered = True
@@ -268,11 +262,12 @@ class Probe:
         for module in (unwrapped(self._model), *(hooks.layer.module for hooks in self._hooks)):
             _watched[module] = store.path
         if store.path != self._wanted:
-            warnings.warn(
+            self._say(
+                "",
+                "name",
                 f"{str(self._wanted)!r} exists and is kept: this run is written to "
                 f"{str(store.path)!r}",
-                SpikescopeWarning,
-                stacklevel=4,
+                event=False,
             )
 
     def _prepare(self) -> None:
@@ -289,7 +284,7 @@ class Probe:
         self._note(scalars)
         if self._armed:
             self._flush()
-        elif len(self._scalars) >= SCALAR_LIMIT:
+        elif len(self._journal.scalars) >= SCALAR_LIMIT:
             self._hand_over(Batch(self._step))
         self._hear()
         self._step += 1
@@ -297,15 +292,7 @@ class Probe:
             self._prepare()
 
     def _note(self, scalars: dict[str, Tensor | float]) -> None:
-        for name, value in scalars.items():
-            if isinstance(value, Tensor) and value.numel() == 1:
-                # A clone: the caller may change a loss in place before it is written.
-                self._scalars.append((self._step, name, value.detach().clone()))
-            elif isinstance(value, int | float):
-                self._scalars.append((self._step, name, float(value)))
-            else:
-                kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-                self._say("", f"scalar {name}", f"{name}={kind} is not one number: not recorded")
+        self._journal.note(self._step, scalars)
 
     def _flush(self) -> None:
         """Hand the finished step's statistics to the writer and disarm."""
@@ -352,7 +339,8 @@ class Probe:
         assert self._writer is not None
         for layer in layers:
             if not layer.get("covered", True) and layer not in self._known:
-                self._events.append((self._step, layer["name"], "not_covered", layer["reason"]))
+                event = (self._step, layer["name"], "not_covered", layer["reason"])
+                self._journal.events.append(event)
         if layers != self._known:
             self._known = layers
             self._writer.store.know(layers)
@@ -371,9 +359,7 @@ class Probe:
     def _hand_over(self, batch: Batch) -> None:
         if self._writer is None:
             return  # nothing has been found to record yet
-        batch.scalars, self._scalars = self._scalars, []
-        batch.events, self._events = self._events, []
-        self._writer.put(batch)
+        self._writer.put(self._journal.take(batch))
 
     def _hear(self) -> None:
         """Pass on what the writer noticed."""
@@ -389,13 +375,7 @@ class Probe:
             self._say(layer, kind, text, event=False)
 
     def _say(self, layer: str, kind: str, text: str, *, event: bool = True) -> None:
-        """Warn once per layer and kind, and keep the event for the run."""
-        if (layer, kind) in self._said:
-            return
-        self._said.add((layer, kind))
-        if event:
-            self._events.append((self._step, layer, kind, text))
-        warnings.warn(text, SpikescopeWarning, stacklevel=5)
+        self._journal.say(self._step, layer, kind, text, event=event)
 
     def _disarm(self) -> None:
         self._armed = False
@@ -422,9 +402,7 @@ class Probe:
         if self._writer is None:
             return
         writer = self._writer
-        batch = Batch(self._step, scalars=self._scalars, events=self._events)
-        self._scalars, self._events = [], []
-        writer.put(batch)
+        writer.put(self._journal.take(Batch(self._step)))
         writer.close()
         self._repeat(writer)
         if writer.error is not None:
@@ -449,14 +427,9 @@ class Probe:
         self._disarm()
         self.active = False
         self._release()
-        if ("", "failed") not in self._said:
-            self._said.add(("", "failed"))
-            where = f" at step {self._step}" if self._step else ""
-            warnings.warn(
-                f"recording stopped{where}, the training goes on: {_describe(error)}",
-                SpikescopeWarning,
-                stacklevel=4,
-            )
+        where = f" at step {self._step}" if self._step else ""
+        text = f"recording stopped{where}, the training goes on: {_describe(error)}"
+        self._say("", "failed", text, event=False)
         if self._writer is not None:
             writer, self._writer = self._writer, None
             writer.close(timeout=5.0)

@@ -1,0 +1,59 @@
+"""What is kept of a training beside the statistics: its scalars, and what happened on the way."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .writer import Batch
+
+
+class SpikescopeWarning(UserWarning):
+    """Something that the user should know; the training goes on."""
+
+
+class Journal:
+    """Scalars and events that are not with the writer yet; each event is told once."""
+
+    def __init__(self) -> None:
+        self.scalars: list[tuple[int, str, Tensor | float]] = []
+        self.events: list[tuple[int, str, str, str]] = []
+        self._said: set[tuple[str, str]] = set()
+
+    def note(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
+        """Keep numbers of a step; a tensor stays on its device, nobody waits for it."""
+        for name, value in scalars.items():
+            if isinstance(value, Tensor) and value.numel() == 1:
+                # A clone: the caller may change a loss in place before it is written.
+                self.scalars.append((step, name, value.detach().clone()))
+            elif isinstance(value, int | float):
+                self.scalars.append((step, name, float(value)))
+            else:
+                kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+                text = f"{name}={kind} is not one number: not recorded"
+                self.say(step, "", f"scalar {name}", text)
+
+    def say(self, step: int, layer: str, kind: str, text: str, *, event: bool = True) -> None:
+        """Warn the user once per layer and kind, and keep the event for the run.
+
+        Args:
+            step: the step at which it happened.
+            layer: name of the layer; empty for the model.
+            kind: what it is about.
+            text: one line.
+            event: whether the run should hold it; not if the writer has it already.
+        """
+        if (layer, kind) in self._said:
+            return
+        self._said.add((layer, kind))
+        if event:
+            self.events.append((step, layer, kind, text))
+        warnings.warn(text, SpikescopeWarning, stacklevel=6)
+
+    def take(self, batch: Batch) -> Batch:
+        """Hand everything that is kept over to a batch."""
+        batch.scalars, self.scalars = self.scalars, []
+        batch.events, self.events = self.events, []
+        return batch
