@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -87,6 +88,17 @@ def refusal(model: nn.Module) -> str | None:
     return None
 
 
+@dataclass
+class _Forced:
+    """The stance that recorded steps share: probes come and go in any order."""
+
+    users: int = 0
+    stance: Any = None
+
+
+_forced = _Forced()
+
+
 @contextlib.contextmanager
 def eager() -> Iterator[None]:
     """Let compiled code run eagerly, so that hooks are called; it stays compiled for later.
@@ -97,13 +109,17 @@ def eager() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and loading it is slow
         yield
         return
-    stance: Any = torch.compiler.set_stance("force_eager")
+    if _forced.users == 0:
+        _forced.stance = torch.compiler.set_stance("force_eager")
+    _forced.users += 1
     try:
         yield
     finally:
-        in_force = getattr(sys.modules["torch._dynamo.eval_frame"], "_stance", stance.stance)
-        if in_force is stance.stance:
-            stance.__exit__(None, None, None)
+        _forced.users -= 1
+        if _forced.users == 0:
+            ours = _forced.stance.stance
+            if getattr(sys.modules["torch._dynamo.eval_frame"], "_stance", ours) is ours:
+                _forced.stance.__exit__(None, None, None)
 
 
 Unscale = Callable[[Tensor], Tensor]

@@ -724,3 +724,25 @@ def test_data_parallel_is_refused(tmp_path: Path) -> None:
     assert text.startswith("the model runs in DataParallel")
     assert not probe.active
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("first_leaves_first", [True, False])
+def test_probes_that_end_in_any_order_leave_the_compiler_as_it_was(
+    first_leaves_first: bool,
+) -> None:
+    import torch._dynamo  # only then is there a stance
+
+    def stance() -> str:
+        return str(torch._dynamo.eval_frame._stance.stance)
+
+    before = stance()
+    assert before != "force_eager"
+    one, other = modes.eager(), modes.eager()
+    one.__enter__()
+    other.__enter__()
+    assert stance() == "force_eager"
+    leaving = (one, other) if first_leaves_first else (other, one)
+    leaving[0].__exit__(None, None, None)
+    assert stance() == "force_eager"  # the other one still records
+    leaving[1].__exit__(None, None, None)
+    assert stance() == before
