@@ -30,6 +30,7 @@ def forward_block(
     surrogate: Surrogate | None,
     fired_before: Tensor,
     t: int,
+    computed_in: torch.dtype | None = None,
 ) -> Block:
     """Summarise one forward pass of a layer.
 
@@ -43,6 +44,7 @@ def forward_block(
         surrogate: declared surrogate; without one its columns say that nothing was seen.
         fired_before: spikes of each element before this block, ``[N, ...]``.
         t: first timestep of the block, from 1.
+        computed_in: dtype that the layer rounds in, if it is narrower than that of u.
 
     Returns:
         The forward columns, ``[T]`` each (``density`` is ``[T, bin]``).
@@ -59,6 +61,7 @@ def forward_block(
             scale,
             surrogate,
             t + rows.start,
+            torch.finfo(computed_in or u.dtype).eps,
         )
         blocks.append(block)
         fired_before = fired_before + spikes[rows].sum(0)
@@ -75,6 +78,7 @@ def _forward(
     scale: float,
     surrogate: Surrogate | None,
     t: int,
+    eps: float,
 ) -> Block:
     timesteps = len(u)
     z = _flat(u - threshold)
@@ -95,9 +99,7 @@ def _forward(
         "nonfinite": z[0].numel() - count,
         "threshold": _constant(level, timesteps, u),
     }
-    # Rounding is that of the layer's own dtype, which may be half a float.
-    rounding = ROUNDING_ULPS * torch.finfo(u.dtype).eps * scale
-    block |= _agreement(z, finite, _flat(implied), _flat(spikes), rounding)
+    block |= _agreement(z, finite, _flat(implied), _flat(spikes), ROUNDING_ULPS * eps * scale)
     block |= _moments("u", about, finite, per_sample, level)
     # The input is looked at where u is finite, so that one count weighs both.
     current = torch.where(finite, _flat(current), 0.0)

@@ -189,6 +189,7 @@ class LayerHooks:
             spikes = spikes / spec.spike_height
         # The replay rounds as the layer does, in its dtype; sums over it need a wider one.
         u, implied = capture.membrane(spec, current, spikes, state.v, state.current)
+        computed_in = u.dtype
         u, implied, spikes, current = wide(u), wide(implied), wide(spikes), wide(current)
         t = 1 if self._last is None else self._last.t + len(self._last.u)
         fired = torch.zeros_like(spikes[0]) if self._fired is None else self._fired
@@ -203,6 +204,7 @@ class LayerHooks:
             surrogate=self.layer.surrogate,
             fired_before=fired,
             t=t,
+            computed_in=computed_in,
         )
         self._fold(self.forward, call, block)
         if self._last is None:

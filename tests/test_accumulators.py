@@ -419,3 +419,25 @@ def test_what_waits_for_the_device_would_be_noticed(
     monkeypatch.setattr(accumulators, "_finite", lambda values: (wait(values), finite(values))[1])
     with pytest.raises((RuntimeError, NotImplementedError)):
         all_columns("meta")
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 0), (torch.bfloat16, 1)])
+def test_rounding_is_that_of_the_dtype_that_the_layer_computed_in(
+    dtype: torch.dtype, near: int
+) -> None:
+    """0.05 below the threshold is 13 units in the last place of bfloat16, and a mile of float32."""
+    u = torch.tensor([[[0.95, 0.2]]])
+    spikes = torch.tensor([[[1.0, 0.0]]])
+    block = accumulators.forward_block(
+        u,
+        (u >= 1.0).float(),
+        spikes,
+        u,
+        threshold=1.0,
+        scale=1.0,
+        surrogate=None,
+        fired_before=torch.zeros(1, 2),
+        t=1,
+        computed_in=dtype,
+    )
+    assert (int(block["near_mismatch"]), int(block["mismatch"])) == (near, 1 - near)
