@@ -233,3 +233,32 @@ def test_several_passes_of_a_step_merge_as_one(tmp_path: Path) -> None:
         assert (whole[column] == split[column]).all(), column
     for column in ("u_mean", "u_var", "grad_u_square", "u_sample_var", "grad_u_sample_var"):
         np.testing.assert_allclose(split[column], whole[column], rtol=1e-5, err_msg=column)
+
+
+def test_one_timestep_at_a_time_records_what_the_whole_sequence_records(tmp_path: Path) -> None:
+    x = 3.0 * torch.randn(TIMESTEPS, 40, 6)
+    tables = []
+    for mode in ("multi", "single"):
+        net = seeded(lambda mode=mode: Net(mode))
+        with spikescope.watch(net, tmp_path / mode, every=1) as probe:
+            loss_of(net(x)).backward()
+            probe.step()
+        tables.append(spikescope.open_run(tmp_path / mode).table())
+    whole, single = tables
+    low = whole[whole["layer"] == "low"]
+    # Some fire early and then fall silent: only a memory of all timesteps counts them rightly.
+    assert (np.diff(low["silent"]) < 0).any()
+    for column in ("t", "count", "spikes", "silent", "saturated", "covered", "samples"):
+        assert whole[column].tolist() == single[column].tolist(), column
+    np.testing.assert_allclose(single["grad_u_rms"], whole["grad_u_rms"], rtol=1e-6)
+
+
+def test_a_loss_that_is_changed_in_place_afterwards_is_recorded_as_it_was(tmp_path: Path) -> None:
+    net = seeded(Net)
+    with spikescope.watch(net, tmp_path / "run", every=2) as probe:
+        for step in range(3):
+            net(torch.ones(TIMESTEPS, 2, 6)).sum().backward()
+            running = torch.tensor(float(step + 1))
+            probe.step(loss=running)
+            running.zero_()
+    assert spikescope.open_run(tmp_path / "run").scalars()["loss"].tolist() == [1.0, 2.0, 3.0]
