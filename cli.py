@@ -35,6 +35,12 @@ class FailOn(StrEnum):
     warning = "warning"
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+FailOnOption = Annotated[
+    FailOn | None, typer.Option(help="Exit with status 1 if something is at least this bad.")
+]
+
+
 @app.command()
 def demo(
     data: Annotated[str, typer.Option(help="Data set to train on: digits.")] = "digits",
@@ -72,10 +78,8 @@ def demo(
 @app.command()
 def diagnose(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
-    fail_on: Annotated[
-        FailOn | None, typer.Option(help="Exit with status 1 if something is at least this bad.")
-    ] = None,
+    as_json: AsJson = False,
+    fail_on: FailOnOption = None,
 ) -> None:
     """List what a recorded run shows: measured, bound, layer, timestep, source."""
     from .analysis.findings import diagnose as find
@@ -112,10 +116,8 @@ def _fail(findings: list[Finding], fail_on: FailOn | None) -> None:
 @app.command()
 def lint(
     target: Annotated[str, typer.Argument(help="MODULE:CALLABLE that builds the model.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
-    fail_on: Annotated[
-        FailOn | None, typer.Option(help="Exit with status 1 if something is at least this bad.")
-    ] = None,
+    as_json: AsJson = False,
+    fail_on: FailOnOption = None,
 ) -> None:
     """Measure each layer's surrogate and compare it with what the layer declares."""
     from .probes.lint import TITLES, lint_target
@@ -133,7 +135,7 @@ def lint(
 @app.command()
 def runs(
     folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the runs in a folder with their state: recording, finished or broken off."""
     from .data.runs import RunError, find_runs, open_run
@@ -191,7 +193,7 @@ def stationary(
     timesteps: Annotated[int, typer.Option(help="Length T of the sequence.")] = 4,
     surrogate: Annotated[str | None, typer.Option(help="Shape, to get its coverage.")] = None,
     width: Annotated[float, typer.Option(help="Width of the surrogate.")] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say where the membrane potential of a layer settles, how fast, and from where to start."""
     from .analysis.neuron import NeuronSpec
@@ -245,7 +247,7 @@ def recommend(
     input_square: Annotated[float | None, typer.Option(help="Its second moment.")] = None,
     target_rate: Annotated[float, typer.Option(help="Wanted spikes per unit and step.")] = 0.1,
     surrogate: Annotated[str, typer.Option(help="Shape of the surrogate.")] = "fast_sigmoid",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Choose weights, bias and surrogate of a layer by numbers, before any training."""
     from .analysis.neuron import NeuronSpec
