@@ -13,7 +13,7 @@ checkout = {
     for folder in ("analysis", "dashboard", "data", "probes")
     for path in Path(folder).rglob("*")
     if path.is_file() and (path.suffix == ".py" or "assets" in path.parts)
-} | {"__init__.py", "__main__.py", "cli.py", "py.typed"}
+} | {"py.typed", *map(str, Path(".").glob("*.py"))}
 missing = {f"wheel: {name}" for name in checkout if f"spikescope/{name}" not in wheel}
 missing |= {f"sdist: {name}" for name in checkout if name not in sdist}
 extra = {name for name in wheel if not name.startswith("spikescope/") and ".dist-info/" not in name}

@@ -1,0 +1,28 @@
+"""How a command opens the dashboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+PORT = 8050
+
+
+def require_dashboard() -> None:
+    """Refuse, before any work, what could not be shown at its end."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("dash", "plotly") if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"the dashboard needs {missing[0]}: pip install 'spikescope[dashboard]'")
+
+
+def serve_folder(folder: Path, host: str, port: int) -> None:
+    """Serve a run, or a folder of runs, and say where."""
+    from .dashboard.server import serve
+
+    def say(address: str) -> None:
+        Console().print(f"Dashboard: {address} (Ctrl+C ends it)", soft_wrap=True)
+
+    serve(folder, host=host, port=port, on_ready=say)

@@ -1,0 +1,110 @@
+"""Commands that need numbers alone: no model, no run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .cli_print import AsJson, print_json, print_rows
+
+
+def stationary(
+    input_mean: Annotated[float, typer.Option(help="Mean of the input current.")],
+    input_std: Annotated[float, typer.Option(help="Standard deviation of the input current.")],
+    decay: Annotated[float, typer.Option(help="Share of v that survives a timestep.")] = 0.5,
+    gain: Annotated[float, typer.Option(help="Potential per unit of current.")] = 1.0,
+    threshold: Annotated[float, typer.Option(help="Potential at which a unit fires.")] = 1.0,
+    reset: Annotated[str, typer.Option(help="subtract, to_value or none.")] = "subtract",
+    start: Annotated[float, typer.Option(help="Potential before t = 1.")] = 0.0,
+    timesteps: Annotated[int, typer.Option(help="Length T of the sequence.")] = 4,
+    surrogate: Annotated[str | None, typer.Option(help="Shape, to get its coverage.")] = None,
+    width: Annotated[float, typer.Option(help="Width of the surrogate.")] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Say where the membrane potential of a layer settles, how fast, and from where to start."""
+    from .analysis.neuron import NeuronSpec
+    from .analysis.stationary import stationary_law
+    from .analysis.stationary_report import stationary_report
+    from .analysis.surrogate import Surrogate
+
+    spec = NeuronSpec(
+        decay=decay,
+        gain=gain,
+        threshold=threshold,
+        reset=reset,  # type: ignore[arg-type] # the record itself says what is possible
+        start=start,
+    )
+    interval = None
+    if surrogate is not None:
+        low, high = Surrogate(surrogate, peak=1.0, width=width).interval(threshold)
+        interval = (float(low), float(high))
+    report = stationary_report(stationary_law(spec, input_mean, input_std), interval, timesteps)
+    if as_json:
+        print_json(report)
+        return
+    console = Console()
+    rows = [
+        {
+            "figure": name.replace("_", " "),
+            "value": "-" if value is None else f"{value:.6g}",
+            "error": "-" if report["errors"][name] is None else f"{report['errors'][name]:.0e}",
+            "unit": report["units"][name],
+        }
+        for name, value in report["figures"].items()
+    ]
+    print_rows(console, rows)
+    console.print(report["verdict"], markup=False)
+
+
+def recommend(
+    fan_in: Annotated[int, typer.Option(help="Inputs of each unit.")],
+    decay: Annotated[float, typer.Option(help="Share of v that survives a timestep.")] = 0.5,
+    gain: Annotated[float, typer.Option(help="Potential per unit of current.")] = 1.0,
+    threshold: Annotated[float, typer.Option(help="Potential at which a unit fires.")] = 1.0,
+    reset: Annotated[str, typer.Option(help="subtract, to_value or none.")] = "subtract",
+    detach_reset: Annotated[bool, typer.Option(help="Reset hidden from the gradient.")] = True,
+    recurrent: Annotated[bool, typer.Option(help="The layer feeds back to itself.")] = False,
+    units: Annotated[int | None, typer.Option(help="Units of the layer.")] = None,
+    layers: Annotated[int, typer.Option(help="Spiking layers of the network.")] = 1,
+    timesteps: Annotated[int, typer.Option(help="Length of a sequence.")] = 100,
+    input_rate: Annotated[float | None, typer.Option(help="Spikes per input and step.")] = None,
+    input_mean: Annotated[float | None, typer.Option(help="Mean of an analogue input.")] = None,
+    input_square: Annotated[float | None, typer.Option(help="Its second moment.")] = None,
+    target_rate: Annotated[float, typer.Option(help="Wanted spikes per unit and step.")] = 0.1,
+    surrogate: Annotated[str, typer.Option(help="Shape of the surrogate.")] = "fast_sigmoid",
+    as_json: AsJson = False,
+) -> None:
+    """Choose weights, bias and surrogate of a layer by numbers, before any training."""
+    from .analysis.neuron import NeuronSpec
+    from .analysis.preset import recommend_by_numbers
+
+    spec = NeuronSpec(
+        decay=decay,
+        gain=gain,
+        threshold=threshold,
+        reset=reset,  # type: ignore[arg-type] # the record itself says what is possible
+        reset_gradient=not detach_reset,
+    )
+    preset = recommend_by_numbers(
+        spec,
+        fan_in,
+        recurrent=recurrent,
+        units=units,
+        layers=layers,
+        timesteps=timesteps,
+        input_rate=input_rate,
+        input_mean=input_mean,
+        input_square=input_square,
+        target_rate=target_rate,
+        family=surrogate,
+    )
+    content = preset.to_dict()
+    if as_json:
+        print_json(content)
+        return
+    console = Console()
+    print_rows(console, content["rows"])
+    for warning in content["warnings"]:
+        console.print(f"Mind: {warning}", markup=False)
