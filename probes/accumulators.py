@@ -6,11 +6,14 @@ for the device: no ``.item()``, no shape that depends on the data.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from ..analysis.surrogate import Surrogate
 from ..data.schema import COLUMNS, COVERAGE_EPSILON, DENSITY_BINS, DENSITY_WIDTH
+from . import capture
 from .capture import Gradients
 
 Block = dict[str, Tensor]
@@ -39,7 +42,8 @@ def forward_block(
         implied: spikes (0 or 1) that u implies, ``[T, N, ...]``.
         spikes: observed spikes (0 or 1), ``[T, N, ...]``.
         current: input current, ``[T, N, ...]``.
-        threshold: threshold in force; a tensor must broadcast over u.
+        threshold: threshold in force; a tensor must broadcast over u, ``[T, 1, ...]`` for one per
+            timestep. So must the numbers of the surrogate.
         scale: potential per unit of the density's axis.
         surrogate: declared surrogate; without one its columns say that nothing was seen.
         fired_before: spikes of each element before this block, ``[N, ...]``.
@@ -50,16 +54,17 @@ def forward_block(
         The forward columns, ``[T]`` each (``density`` is ``[T, bin]``).
     """
     blocks = []
-    for rows in _slices(u):
+    timed = capture.is_timed(threshold, u)
+    for rows in _each_timestep(u) if timed else _slices(u):
         block = _forward(
             u[rows],
             implied[rows],
             spikes[rows],
             current[rows],
             fired_before,
-            threshold,
+            threshold[rows] if isinstance(threshold, Tensor) and timed else threshold,
             scale,
-            surrogate,
+            _at(surrogate, u, rows),
             t + rows.start,
             torch.finfo(computed_in or u.dtype).eps,
         )
@@ -208,9 +213,23 @@ def density(z: Tensor, finite: Tensor) -> Block:
 
 def _slices(values: Tensor) -> list[slice]:
     """Return which timesteps to look at together: on a CPU each alone, since one fits its cache."""
-    if values.device.type == "cpu":
-        return [slice(place, place + 1) for place in range(len(values))]
-    return [slice(0, len(values))]
+    return _each_timestep(values) if values.device.type == "cpu" else [slice(0, len(values))]
+
+
+def _each_timestep(values: Tensor) -> list[slice]:
+    return [slice(place, place + 1) for place in range(len(values))]
+
+
+def _at(surrogate: Surrogate | None, u: Tensor, rows: slice) -> Surrogate | None:
+    """Return the surrogate of some timesteps, its numbers as they broadcast over flattened u."""
+    if surrogate is None:
+        return None
+    timed = {
+        name: value[rows].reshape(-1, 1, 1)
+        for name in ("peak", "width")
+        if capture.is_timed(value := getattr(surrogate, name), u)
+    }
+    return replace(surrogate, **timed) if timed else surrogate
 
 
 def _joined(blocks: list[Block]) -> Block:

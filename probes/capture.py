@@ -58,8 +58,19 @@ def membrane(
         ([0.6, 1.1], [0.0, 1.0])
     """
     held = 0.0 if filtered is None else filtered
-    u, implied = replay(spec, current, spikes=spikes, start=start, filtered=held)
+    theta = spec.threshold if is_timed(spec.threshold, current) else None
+    u, implied = replay(spec, current, spikes=spikes, start=start, threshold=theta, filtered=held)
     return u, implied
+
+
+def is_timed(value: Any, over: Tensor) -> bool:
+    """Return whether a value that broadcasts over ``[T, N, ...]`` has an axis of timesteps.
+
+    Example:
+        >>> is_timed(torch.ones(3, 1, 1), torch.zeros(3, 4, 5)), is_timed(1.0, torch.zeros(3, 4))
+        (True, False)
+    """
+    return isinstance(value, Tensor) and value.ndim == over.ndim and len(value) == len(over)
 
 
 def gradients(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.neuron import NeuronSpec
+from ..analysis.surrogate import Surrogate
 from . import accumulators, capture
 from .accumulators import Block
 from .adapters import Adapter, Call, SpikingLayer, State
@@ -31,6 +32,7 @@ class _Call:
     t: int
     mode: str
     spec: NeuronSpec
+    surrogate: Surrogate | None
     u: Tensor
     spikes: Tensor
     joined: bool = False
@@ -193,7 +195,8 @@ class LayerHooks:
         u, implied, spikes, current = wide(u), wide(implied), wide(spikes), wide(current)
         t = 1 if self._last is None else self._last.t + len(self._last.u)
         fired = torch.zeros_like(spikes[0]) if self._fired is None else self._fired
-        call = _Call(t, "train" if module.training else "eval", spec, u, spikes)
+        surrogate = self._adapter.live_surrogate(module, self.layer)
+        call = _Call(t, "train" if module.training else "eval", spec, surrogate, u, spikes)
         block = accumulators.forward_block(
             u,
             implied,
@@ -201,7 +204,7 @@ class LayerHooks:
             current,
             threshold=spec.threshold,
             scale=self._scale,
-            surrogate=self.layer.surrogate,
+            surrogate=surrogate,
             fired_before=fired,
             t=t,
             computed_in=computed_in,
@@ -265,7 +268,7 @@ class LayerHooks:
         with torch.no_grad():
             inside = capture.gradients(
                 call.spec,
-                self.layer.surrogate,
+                call.surrogate,
                 call.u,
                 call.spikes,
                 gradient,

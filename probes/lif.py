@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,7 +24,7 @@ class _Spike(torch.autograd.Function):
     """Heaviside step forward, surrogate derivative backward."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, threshold: float, surrogate: Surrogate) -> Tensor:
+    def forward(ctx: Any, u: Tensor, threshold: float | Tensor, surrogate: Surrogate) -> Tensor:
         ctx.save_for_backward(u)
         ctx.threshold = threshold
         ctx.surrogate = surrogate
@@ -34,12 +37,12 @@ class _Spike(torch.autograd.Function):
         return gradient * ctx.surrogate.derivative(u - ctx.threshold, xp=torch), None, None
 
 
-def spike(u: Tensor, threshold: float, surrogate: Surrogate) -> Tensor:
+def spike(u: Tensor, threshold: float | Tensor, surrogate: Surrogate) -> Tensor:
     """Return 1 where u reaches the threshold, else 0; the surrogate is its derivative.
 
     Args:
         u: pre-reset potential, any shape.
-        threshold: potential at which a unit fires.
+        threshold: potential at which a unit fires; no gradient flows to it.
         surrogate: derivative in the backward pass.
 
     Returns:
@@ -51,6 +54,33 @@ def spike(u: Tensor, threshold: float, surrogate: Surrogate) -> Tensor:
     """
     fired: Tensor = _Spike.apply(u, threshold, surrogate)  # type: ignore[no-untyped-call]
     return fired
+
+
+class Rule(nn.Module):
+    """What a remedy puts in place of a layer's constants; parameters and buffers are saved with it.
+
+    A layer with a rule asks it for every timestep. The arithmetic of :meth:`advance` must be that
+    of `spikescope.analysis.neuron` with what :meth:`in_force` says, so that replay stays exact.
+    """
+
+    def begin(self, layer: LIF, fresh: bool) -> None:
+        """Start a call of the layer; ``fresh`` if it begins a new sequence."""
+
+    def advance(self, layer: LIF, v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the layer emits at the next timestep, and the v that it carries on."""
+        raise NotImplementedError
+
+    def in_force(self, layer: LIF) -> tuple[NeuronSpec, Surrogate]:
+        """Return dynamics and surrogate of the last call, as tensors without gradient.
+
+        What changes from timestep to timestep is ``[T, 1, ...]``, as it broadcasts over u. Called
+        inside a training step: it may not wait for the device.
+        """
+        raise NotImplementedError
+
+    def described(self, layer: LIF) -> tuple[NeuronSpec, Surrogate]:
+        """Return dynamics and surrogate in plain numbers; may wait for the device."""
+        raise NotImplementedError
 
 
 class LIF(nn.Module):
@@ -116,6 +146,7 @@ class LIF(nn.Module):
         self.detach_reset = detach_reset
         self.step_mode: StepMode = step_mode
         self.v: Tensor | None = None
+        self.rule: Rule | None = None
         _ = self.spec  # refuses, here and not in training, a setting that no neuron can have
         self._require_step_mode()
 
@@ -126,9 +157,13 @@ class LIF(nn.Module):
         Reading ``start`` waits for the device: not for use inside a training step.
         """
         start = self.start.detach()
-        return self._dynamics(start.item() if start.ndim == 0 else start.cpu().numpy())
+        numbers = start.item() if start.ndim == 0 else start.cpu().numpy()
+        if self.rule is not None:
+            return replace(self.rule.described(self)[0], start=numbers)
+        return self.dynamics(numbers)
 
-    def _dynamics(self, start: Any = 0.0) -> NeuronSpec:
+    def dynamics(self, start: Any = 0.0) -> NeuronSpec:
+        """Return the layer's own settings, whatever a rule makes of them; never waits."""
         return NeuronSpec(
             decay=self.decay,
             gain=self.gain,
@@ -180,9 +215,9 @@ class LIF(nn.Module):
                 f"the input of a LIF layer is {current.dtype}, but a current must be a floating "
                 "dtype: convert it with .float()"
             )
-        spec = self._dynamics()
+        advance = self._begin()
         if self.step_mode == "single":
-            spikes, self.v = self._advance(spec, self.carried(current), current)
+            spikes, self.v = advance(self.carried(current), current)
             return spikes
         if current.ndim == 0 or len(current) == 0:
             raise ValueError(
@@ -193,9 +228,17 @@ class LIF(nn.Module):
         out = []
         # unbind, because the gradient of indexing fills a whole [T, N, ...] for each timestep.
         for now in current.unbind(0):
-            spikes, v = self._advance(spec, v, now)
+            spikes, v = advance(v, now)
             out.append(spikes)
         return torch.stack(out)
+
+    def _begin(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return what one timestep of the coming call does."""
+        rule = self.rule
+        if rule is None:
+            return partial(self._advance, self.dynamics())
+        rule.begin(self, self.step_mode == "multi" or self.v is None)
+        return partial(rule.advance, self)
 
     def _advance(self, spec: NeuronSpec, v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         u = integrate(spec, v, current)

@@ -7,6 +7,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from ...analysis.neuron import NeuronSpec
 from ...analysis.surrogate import Surrogate
 from ..lif import LIF, spike
 from .base import Adapter, Call, SpikingLayer, State
@@ -24,7 +25,17 @@ class SpikescopeAdapter(Adapter):
     def describe(self, name: str, module: nn.Module) -> SpikingLayer:
         """Return the layer's own record of its dynamics."""
         layer = cast(LIF, module)
-        return SpikingLayer(name, layer, layer.spec, layer.surrogate)
+        return SpikingLayer(name, layer, layer.spec, self.declared(layer))
+
+    def live_spec(self, module: nn.Module, layer: SpikingLayer) -> NeuronSpec:
+        """Return what the last call of the layer ran with; without a rule, what it is declared."""
+        lif = cast(LIF, module)
+        return layer.spec if lif.rule is None else lif.rule.in_force(lif)[0]
+
+    def live_surrogate(self, module: nn.Module, layer: SpikingLayer) -> Surrogate | None:
+        """Return the surrogate of the last call."""
+        lif = cast(LIF, module)
+        return layer.surrogate if lif.rule is None else lif.rule.in_force(lif)[1]
 
     def state(self, module: nn.Module, call: Call) -> State:
         """Return the potential that the layer itself will begin with."""
@@ -39,9 +50,10 @@ class SpikescopeAdapter(Adapter):
 
     def spike_function(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
         """Return the layer's spike with its threshold at 0."""
-        surrogate = cast(LIF, module).surrogate
+        surrogate = self.declared(module)
         return lambda z: spike(z, 0.0, surrogate)
 
-    def declared(self, module: nn.Module) -> Surrogate | None:
-        """Return the surrogate that the layer was given."""
-        return cast(LIF, module).surrogate
+    def declared(self, module: nn.Module) -> Surrogate:
+        """Return the surrogate that the layer, or its rule, was given."""
+        lif = cast(LIF, module)
+        return lif.surrogate if lif.rule is None else lif.rule.described(lif)[1]

@@ -107,8 +107,15 @@ class Adapter(ABC):
         """Return what the layer carries into the call that is about to run."""
 
     def live_spec(self, module: nn.Module, layer: SpikingLayer) -> NeuronSpec:
-        """Return the dynamics in force now; learned values as tensors that broadcast over u."""
+        """Return the dynamics of the last call; learned values as tensors that broadcast over u.
+
+        A threshold that changes from timestep to timestep is ``[T, 1, ...]``.
+        """
         return layer.spec
+
+    def live_surrogate(self, module: nn.Module, layer: SpikingLayer) -> Surrogate | None:
+        """Return the surrogate of the last call, its numbers as tensors if they are learned."""
+        return layer.surrogate
 
     def current(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> int | str:
         """Return the place of the input current among the arguments: index or keyword."""
