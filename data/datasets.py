@@ -1,9 +1,12 @@
-"""Real data sets as numpy arrays, split into a training and a test part."""
+"""Data sets as numpy arrays, split into a training and a test part; all of them by name."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,18 +18,21 @@ class Dataset:
     """A data set for classification, split once into two parts.
 
     Args:
-        train_inputs: ``[N, ...]``, float32.
+        train_inputs: images ``[N, channels, height, width]`` or sequences ``[N, T, features]``;
+            float32, or uint8 where float32 would take four times the memory.
         train_targets: class of each input, ``[N]``, int64, counted from 0.
-        test_inputs: ``[M, ...]``, float32.
+        test_inputs: ``[M, ...]``, of the same kind.
         test_targets: ``[M]``, int64.
         name: what people call it.
+        scale: what a uint8 input is multiplied by to become the network's input.
     """
 
-    train_inputs: NDArray[np.float32]
+    train_inputs: NDArray[np.float32] | NDArray[np.uint8]
     train_targets: NDArray[np.int64]
-    test_inputs: NDArray[np.float32]
+    test_inputs: NDArray[np.float32] | NDArray[np.uint8]
     test_targets: NDArray[np.int64]
     name: str
+    scale: float = 1.0
 
     @property
     def classes(self) -> int:
@@ -34,20 +40,37 @@ class Dataset:
         return int(max(self.train_targets.max(), self.test_targets.max())) + 1
 
 
-def load(name: str, seed: int = 0) -> Dataset:
+def load(name: str, seed: int = 0, data_dir: str | Path | None = None, **settings: Any) -> Dataset:
     """Return a data set by its name.
 
     Args:
         name: a name in :data:`DATASETS`.
-        seed: decides the split.
+        seed: decides the split, and the samples of a synthetic data set; data sets that come with
+            a test part of their own do not depend on it.
+        data_dir: folder that holds the files of the data sets that come in files.
+        settings: further arguments of the data set's own function.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name or setting, or a broken file.
+        FileNotFoundError: a file is missing; the message says which, and where it belongs.
         ImportError: what the data set comes with is not installed.
+
+    Example:
+        >>> load("randman", classes=2, samples=10, timesteps=20).train_inputs.shape
+        (16, 20, 20)
     """
     if name not in DATASETS:
         raise ValueError(f"data={name!r} is not one of {', '.join(map(repr, DATASETS))}")
-    return DATASETS[name](seed)
+    home, function = DATASETS[name]
+    make: Callable[..., Dataset] = getattr(import_module(home, __package__), function)
+    known = inspect.signature(make).parameters
+    for setting in settings:
+        if setting in ("seed", "data_dir") or setting not in known:
+            possible = [each for each in known if each not in ("seed", "data_dir")]
+            said = f"it has {', '.join(possible)}" if possible else "it has none"
+            raise ValueError(f"data {name!r} has no setting {setting!r}: {said}")
+    given = {"seed": seed, "data_dir": data_dir}
+    return make(**{key: value for key, value in given.items() if key in known}, **settings)
 
 
 def digits(seed: int = 0, test_share: float = 0.2) -> Dataset:
@@ -85,6 +108,37 @@ def digits(seed: int = 0, test_share: float = 0.2) -> Dataset:
     targets = bundle.target.astype(np.int64)
     train, test = stratified_split(targets, test_share, seed)
     return Dataset(inputs[train], targets[train], inputs[test], targets[test], "digits")
+
+
+def sequential_digits(seed: int = 0, test_share: float = 0.2) -> Dataset:
+    """Return the digits as sequences: one row of pixels per timestep, from the top.
+
+    Args:
+        seed: decides which images are held out for the test.
+        test_share: share of each class that is held out, strictly between 0 and 1.
+
+    Returns:
+        Inputs ``[N, 8, 8]`` in [0, 1]: timesteps, then pixels of the row.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+        ValueError: ``test_share`` leaves one part without some class.
+
+    Example:
+        >>> sequential_digits().train_inputs.shape
+        (1438, 8, 8)
+
+    Source:
+        Le, Jaitly and Hinton 2015, "A simple way to initialize recurrent networks of rectified
+        linear units", section 4.2, for images read as sequences (there pixel by pixel).
+    """
+    images = digits(seed, test_share)
+    return replace(
+        images,
+        train_inputs=images.train_inputs[:, 0],
+        test_inputs=images.test_inputs[:, 0],
+        name="sequential-digits",
+    )
 
 
 def stratified_split(
@@ -127,5 +181,13 @@ def stratified_split(
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-DATASETS: dict[str, Callable[[int], Dataset]] = {"digits": digits}
-"""Every data set by the name that the command line knows."""
+DATASETS: dict[str, tuple[str, str]] = {
+    "digits": (".datasets", "digits"),
+    "sequential-digits": (".datasets", "sequential_digits"),
+    "randman": (".datasets_randman", "randman"),
+    "mnist": (".datasets_idx", "mnist"),
+    "fashion-mnist": (".datasets_idx", "fashion_mnist"),
+    "cifar10": (".datasets_cifar", "cifar10"),
+    "shd": (".datasets_shd", "shd"),
+}
+"""Module and function of every data set, by the name that the command line knows."""

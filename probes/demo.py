@@ -20,8 +20,9 @@ from rich.progress import (
 from torch import Tensor
 
 from ..data.datasets import load
+from .models.counts import require_at_least_one
 from .models.networks import digits_net
-from .models.training import find_device, require_at_least_one, train
+from .models.training import find_device, train
 from .probe import watch
 
 # Enough records to see training unfold, few enough that recording stays a small part of the time.

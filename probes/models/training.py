@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...data.datasets import Dataset
 from ..lif import reset_state
+from .counts import require_at_least_one
 
 if TYPE_CHECKING:
     from ..probe import Probe
@@ -91,7 +92,7 @@ def train(
         for batch in torch.split(torch.randperm(len(inputs), generator=order), batch_size):
             reset_state(model)
             optimizer.zero_grad()
-            logits = model(inputs[batch].to(where))
+            logits = model(as_input(inputs[batch].to(where), dataset.scale))
             loss = nn.functional.cross_entropy(logits, targets[batch].to(where))
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -145,11 +146,28 @@ def measure_accuracy(
         with torch.no_grad():
             for some_inputs, some_targets in zip(inputs, targets, strict=True):
                 reset_state(model)
-                logits = model(some_inputs.to(where))
+                logits = model(as_input(some_inputs.to(where), dataset.scale))
                 right += (logits.argmax(1) == some_targets.to(where)).sum()
     finally:
         model.train(was_training)
     return int(right) / len(dataset.test_targets)
+
+
+def as_input(inputs: Tensor, scale: float) -> Tensor:
+    """Turn a batch as the data set keeps it into what a network takes.
+
+    Args:
+        inputs: ``[N, ...]``, floating or uint8.
+        scale: what a uint8 input is multiplied by.
+
+    Returns:
+        ``[N, ...]``, floating.
+
+    Example:
+        >>> as_input(torch.tensor([[255]], dtype=torch.uint8), 1 / 255)
+        tensor([[1.]])
+    """
+    return inputs if inputs.is_floating_point() else inputs.float() * scale
 
 
 def find_device(name: str) -> torch.device:
@@ -169,16 +187,3 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def require_at_least_one(**counts: int) -> None:
-    """Refuse a count below 1.
-
-    Example:
-        >>> require_at_least_one(epochs=0)
-        Traceback (most recent call last):
-        ValueError: epochs=0 is not possible: it must be at least 1
-    """
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}={count!r} is not possible: it must be at least 1")
