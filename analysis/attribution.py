@@ -1,0 +1,336 @@
+"""Attribution of a model's output to the timesteps of its layers, through captum.
+
+The one file of this folder that loads torch and captum. What it attributes to are modules that run
+once per forward pass, batch first: one per layer and timestep.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from captum.attr import (
+    FeatureAblation,
+    IntegratedGradients,
+    LayerConductance,
+    LayerFeatureAblation,
+    LayerGradientXActivation,
+    LayerIntegratedGradients,
+    Occlusion,
+)
+from torch import Tensor, nn
+
+from .attribution_result import Array, Attribution
+
+GRADIENT_METHODS = ("integrated_gradients", "conductance", "gradient_x_activation")
+PERTURBATION_METHODS = ("ablation", "occlusion")
+METHODS = (*GRADIENT_METHODS, *PERTURBATION_METHODS)
+
+OCCLUDED = 2
+"""Timesteps that one window of the occlusion hides."""
+
+
+class Tapped(Protocol):
+    """A model in which each timestep of each layer passes a module of its own."""
+
+    taps: Mapping[str, Sequence[nn.Module]]
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return outputs ``[N, classes]``."""
+
+    def replaced(self, outputs: dict[str, Tensor]) -> AbstractContextManager[None]:
+        """Let layers hand on given outputs ``[N, T, ...]`` in place of their own."""
+
+    def seen(self, name: str) -> AbstractContextManager[list[Tensor]]:
+        """Collect what a layer hands on at each timestep."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to attribute.
+
+    Args:
+        method: one of :data:`METHODS`.
+        steps: points of an integral.
+        noise_baselines: how often to attribute again, from a noise baseline.
+        internal_batch_size: samples that one forward pass may hold.
+        saliency: whether to attribute to the input as well.
+        seed: of the noise.
+
+    Raises:
+        ValueError: a method that is not there, or a number that is not possible.
+    """
+
+    method: str = "integrated_gradients"
+    steps: int = 32
+    noise_baselines: int = 2
+    internal_batch_size: int = 256
+    saliency: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method={self.method!r} is not one of {', '.join(METHODS)}")
+        for name, least in (("steps", 1), ("noise_baselines", 0), ("internal_batch_size", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r} is not a whole number of at least {least}")
+
+    @property
+    def repeats(self) -> int:
+        """Noise baselines that the method can use."""
+        return 0 if self.method == "gradient_x_activation" else self.noise_baselines
+
+    def work(self, tapped: Tapped, inputs: Tensor, classes: Sequence[int]) -> int:
+        """Return how often :func:`attribute_timesteps` will call ``advance``."""
+        chunks = len(torch.split(inputs, self.internal_batch_size))
+        return chunks * len(tapped.taps) * len(classes) * (2 + self.repeats)
+
+
+def attribute_timesteps(
+    tapped: Tapped,
+    inputs: Tensor,
+    classes: Sequence[int],
+    plan: Plan,
+    baseline: Tensor | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Attribution:
+    """Attribute outputs to every timestep of every layer, with the truth of ablation beside.
+
+    Args:
+        tapped: the model, one module per layer and timestep.
+        inputs: ``[N, ...]``, batch first.
+        classes: outputs to attribute.
+        plan: how.
+        baseline: input that stands for nothing, broadcast over the batch; None for zeros.
+        advance: called once per unit of work.
+
+    Returns:
+        Scores, ablation and output changes per layer in units of the output. Gradient methods
+        count from the layer's answer to the baseline, perturbation methods from a silent layer.
+
+    Raises:
+        ValueError: a batch that does not fit into memory.
+
+    Example:
+        See :func:`spikescope.attribute`, which taps the model.
+
+    Source:
+        Sundararajan, Taly and Yan 2017 (integrated gradients); Dhamdhere, Sundararajan and Yan
+        2019, eq. 3 (conductance); captum for the computation.
+    """
+    parts = []
+    try:
+        for chunk in torch.split(inputs, plan.internal_batch_size):
+            start = torch.zeros_like(chunk) if baseline is None else baseline.expand_as(chunk)
+            worker = _Chunk(tapped, chunk, start, plan)
+            parts.append(worker.attribute(tuple(classes), plan.seed + len(parts), advance))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ValueError(_too_large(inputs, plan)) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise ValueError(_too_large(inputs, plan)) from error
+
+    def joined(name: str, samples: int) -> dict[str, Array]:
+        return {
+            layer: np.concatenate([part[name][layer] for part in parts], samples)
+            for layer in tapped.taps
+        }
+
+    saliency = [part["inputs"] for part in parts if "inputs" in part]
+    return Attribution(
+        plan.method,
+        tuple(classes),
+        joined("scores", 1),
+        joined("ablation", 1),
+        joined("change", 1),
+        joined("noise", 2),
+        np.concatenate(saliency, 1) if saliency else None,
+        {
+            "steps": plan.steps,
+            "noise_baselines": plan.repeats,
+            "baseline": "zeros" if baseline is None else "given",
+            "seed": plan.seed,
+            "samples": len(inputs),
+        },
+    )
+
+
+class _Chunk:
+    """Attributes the samples that go through the model together."""
+
+    def __init__(self, tapped: Tapped, inputs: Tensor, start: Tensor, plan: Plan) -> None:
+        self._tapped, self._inputs, self._start, self._plan = tapped, inputs, start, plan
+        with torch.no_grad():
+            self._outputs = tapped(inputs)
+
+    def attribute(
+        self, classes: tuple[int, ...], seed: int, advance: Callable[[], None]
+    ) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(seed)
+        noises = [_noise(self._inputs, generator) for _ in range(self._plan.repeats)]
+        found: dict[str, Any] = {"scores": {}, "ablation": {}, "change": {}, "noise": {}}
+        for layer in self._tapped.taps:
+            scores, ablated, change = [], [], []
+            random: list[list[Array]] = [[] for _ in noises]
+            fall = self._outputs - self._reference(layer)
+            for label in classes:
+                scores.append(self._scores(layer, label, self._start))
+                advance()
+                for noise, kept in zip(noises, random, strict=True):
+                    kept.append(self._scores(layer, label, noise))
+                    advance()
+                ablated.append(self._ablated(layer, label, self._silent(layer)))
+                advance()
+                change.append(_numbers(fall[:, label]))
+            found["scores"][layer] = np.stack(scores)
+            found["ablation"][layer] = np.stack(ablated)
+            found["change"][layer] = np.stack(change)
+            shape = (len(noises), *found["scores"][layer].shape)
+            found["noise"][layer] = np.array(random, dtype=float).reshape(shape)
+        if self._plan.saliency:
+            found["inputs"] = np.stack([self._saliency(label) for label in classes])
+        return found
+
+    def _scores(self, layer: str, label: int, start: Tensor) -> Array:
+        """Return the scores of one layer and class, ``[sample, t]``, summed over the units."""
+        method, taps = self._plan.method, list(self._tapped.taps[layer])
+        if method in PERTURBATION_METHODS:
+            baselines = (
+                self._silent(layer) if start is self._start else self._handed_on(layer, start)
+            )
+            hide = self._ablated if method == "ablation" else self._occluded
+            return hide(layer, label, baselines)
+        integral = {
+            "target": label,
+            "n_steps": self._plan.steps,
+            "internal_batch_size": max(self._plan.internal_batch_size, len(self._inputs)),
+        }
+        with warnings.catch_warnings():
+            # The timesteps of one layer are replaced together: none depends on another.
+            warnings.filterwarnings("ignore", message="Multiple layers provided")
+            if method == "integrated_gradients":
+                layered = LayerIntegratedGradients(self._tapped, taps)
+                parts = layered.attribute(self._inputs, start, **integral)
+            elif method == "conductance":
+                parts = [
+                    LayerConductance(self._tapped, tap).attribute(self._inputs, start, **integral)
+                    for tap in taps
+                ]
+            else:
+                layered = LayerGradientXActivation(self._tapped, taps)
+                parts = layered.attribute(self._inputs, target=label)
+        return np.stack([_numbers(_only(part).flatten(1).sum(1)) for part in parts], axis=-1)
+
+    def _ablated(self, layer: str, label: int, baselines: Tensor) -> Array:
+        """Return the fall of the output when the layer hands on a baseline at t alone."""
+        columns = []
+        for t, tap in enumerate(self._tapped.taps[layer]):
+            baseline = baselines[:, t]
+            mask = torch.zeros_like(baseline[:1], dtype=torch.long)  # the timestep is one feature
+            found = LayerFeatureAblation(self._tapped, tap).attribute(
+                self._inputs, layer_baselines=baseline, target=label, layer_mask=mask
+            )
+            columns.append(_numbers(_only(found).flatten(1)[:, 0]))
+        return np.stack(columns, axis=-1)
+
+    def _occluded(self, layer: str, label: int, baselines: Tensor) -> Array:
+        """Return the mean fall over the windows that hide t, shared among their timesteps."""
+
+        def forward(given: Tensor) -> Tensor:
+            with self._tapped.replaced({layer: given}):
+                return self._tapped(self._inputs)
+
+        outputs = self._handed_on(layer, self._inputs)
+        window = (min(OCCLUDED, outputs.shape[1]), *outputs.shape[2:])
+        found = Occlusion(forward).attribute(
+            outputs, sliding_window_shapes=window, baselines=baselines, target=label
+        )
+        # Every element of a timestep carries the fall of its windows.
+        return _numbers(found.flatten(2)[:, :, 0]) / window[0]
+
+    def _reference(self, layer: str) -> Tensor:
+        """Return the output that the scores count from."""
+        if self._plan.method == "conductance":
+            with torch.no_grad():
+                return self._tapped(self._start)
+        integral = self._plan.method == "integrated_gradients"
+        baselines = self._handed_on(layer, self._start) if integral else self._silent(layer)
+        with torch.no_grad(), self._tapped.replaced({layer: baselines}):
+            return self._tapped(self._inputs)
+
+    def _handed_on(self, layer: str, inputs: Tensor) -> Tensor:
+        """Return what a layer hands on, ``[N, T, ...]``."""
+        with torch.no_grad(), self._tapped.seen(layer) as outputs:
+            self._tapped(inputs)
+        return torch.stack(outputs, 1)
+
+    def _silent(self, layer: str) -> Tensor:
+        return torch.zeros_like(self._handed_on(layer, self._inputs))
+
+    def _saliency(self, label: int) -> Array:
+        if self._plan.method in PERTURBATION_METHODS:
+            ablation = FeatureAblation(self._tapped)
+            return _numbers(ablation.attribute(self._inputs, self._start, target=label))
+        return _numbers(
+            IntegratedGradients(self._tapped).attribute(
+                self._inputs, self._start, target=label, n_steps=self._plan.steps,
+                internal_batch_size=max(self._plan.internal_batch_size, len(self._inputs)),
+            )
+        )  # fmt: skip
+
+
+def timestep_falls(
+    gated: Callable[[Tensor], Tensor], samples: int, timesteps: int, target: Tensor
+) -> Array:
+    """Return how each sample's output falls when all layers are silent at one timestep.
+
+    Args:
+        gated: output ``[N, classes]`` for gates ``[N, T]`` that every layer's output is
+            multiplied by.
+        samples: N.
+        timesteps: T.
+        target: class of each sample, ``[N]``.
+
+    Returns:
+        ``[sample, t]`` in units of the output; positive where the timestep speaks for the class.
+
+    Example:
+        >>> weights = torch.tensor([1.0, 3.0])
+        >>> timestep_falls(lambda g: (g * weights).sum(1, keepdim=True), 1, 2, torch.tensor([0]))
+        array([[1., 3.]])
+
+    Source:
+        Zeiler and Fergus 2014 (occlusion); computed by captum's FeatureAblation.
+    """
+    gates = torch.ones(samples, timesteps, device=target.device)
+    return _numbers(FeatureAblation(gated).attribute(gates, target=target))
+
+
+def _only(part: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return part[0] if isinstance(part, tuple) else part
+
+
+def _numbers(tensor: Tensor) -> Array:
+    numbers: Array = tensor.detach().double().cpu().numpy()
+    return numbers
+
+
+def _noise(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Return inputs whose elements come from random samples: same law each, no content."""
+    flat = inputs.flatten(1)
+    order = torch.randint(len(inputs), flat.shape, generator=generator).to(inputs.device)
+    return torch.gather(flat, 0, order).view(inputs.shape)
+
+
+def _too_large(inputs: Tensor, plan: Plan) -> str:
+    return (
+        f"{len(inputs)} samples with internal_batch_size={plan.internal_batch_size} do not fit "
+        "into memory: give fewer samples, or a smaller internal_batch_size"
+    )
