@@ -6,9 +6,6 @@ trained, and the model is left as it was.
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +19,7 @@ from ..analysis.surrogate import Surrogate
 from ..analysis.surrogate_identify import FIT_TOLERANCE, Identification, identify
 from .adapters import ADAPTERS, Adapter
 from .adapters.measure import derivative
+from .target import build_model, line_of
 
 CENTRE_BOUND = 0.05
 """Distance of the middle from the threshold, in shares of the width at half height."""
@@ -98,7 +96,7 @@ def lint(model: nn.Module) -> list[Finding]:
         try:
             case = _measured(name, module, adapter, function)
         except Exception as error:  # the framework's own, of any kind
-            findings.append(_finding("S9", name, text=_CANNOT.format(error=_line(error))))
+            findings.append(_finding("S9", name, text=_CANNOT.format(error=line_of(error))))
             continue
         findings += _judged(case)
     findings += _shared(layers)
@@ -119,38 +117,7 @@ def lint_target(target: str) -> list[Finding]:
         ValueError: no such module or attribute, or what is called is no builder of a model; one
             line that quotes it.
     """
-    module_name, colon, name = target.partition(":")
-    if not (colon and module_name and name):
-        raise ValueError(f"{target!r} is not MODULE:CALLABLE, such as my_package.models:build")
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        value: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            raise ValueError(
-                f"no module {module_name!r} in {here} nor among the installed ones"
-            ) from error
-        raise ValueError(f"{module_name!r} cannot be imported: {_line(error)}") from error
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{module_name!r} cannot be imported: {_line(error)}") from error
-    for part in name.split("."):
-        if not hasattr(value, part):
-            raise ValueError(f"module {module_name!r} has no {name!r}")
-        value = getattr(value, part)
-    if not callable(value):
-        raise ValueError(
-            f"{target!r} is of type {type(value).__name__}: name what builds the model"
-        )
-    try:
-        model = value()
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{target!r} raised {_line(error)}") from error
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"{target!r} returned {type(model).__name__}, not a torch.nn.Module")
-    if not any(adapter.handles(module) for module in model.modules() for adapter in ADAPTERS):
-        raise ValueError(f"{target!r} returned {type(model).__name__} without a spiking layer")
-    return lint(model)
+    return lint(build_model(target))
 
 
 _Layer = tuple[str, nn.Module, Adapter, Callable[[Tensor], Tensor]]
@@ -333,9 +300,3 @@ def _finding(
     return Finding(
         code, SEVERITY[code], layer, None, (0, 0), measured, 0.0, bound, unit, text, _SOURCE
     )
-
-
-def _line(error: BaseException) -> str:
-    """Return an exception as one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
