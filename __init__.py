@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .analysis.compare import compare
     from .analysis.findings import Finding, diagnose
     from .data.runs import Run, open_run
     from .probes.journal import SpikescopeWarning
@@ -22,6 +23,7 @@ _HOMES = {
     "Probe": ".probes.probe",
     "Run": ".data.runs",
     "SpikescopeWarning": ".probes.journal",
+    "compare": ".analysis.compare",
     "diagnose": ".analysis.findings",
     "open_run": ".data.runs",
     "watch": ".probes.probe",
@@ -33,6 +35,7 @@ __all__ = [
     "Run",
     "SpikescopeWarning",
     "__version__",
+    "compare",
     "diagnose",
     "open_run",
     "watch",

@@ -11,12 +11,13 @@ from typing import Any
 
 import typer
 
-from . import cli_live, cli_runs, cli_theory
+from . import cli_compare, cli_live, cli_runs, cli_theory
 
 COMMANDS = (
     cli_live.demo,
     cli_runs.diagnose,
     cli_live.lint,
+    cli_compare.compare,
     cli_runs.runs,
     cli_runs.dashboard,
     cli_theory.stationary,
