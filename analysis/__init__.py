@@ -16,5 +16,6 @@ The doors, and what stands behind them:
   recommends by numbers.
 - ``remedies`` (``start_potential``, ``adaptive_window``, ``threshold_gradient``) and ``whatif``
   (``reset_recursion``, ``window_verdict``): what a published remedy does, and would do.
-- ``findings``: what a recorded run shows.
+- ``findings``: what a recorded run shows. ``compare`` (``compare_curves``,
+  ``compare_statistics``): how two runs differ, and where they part.
 """
