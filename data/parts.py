@@ -33,6 +33,16 @@ TABLES: dict[str, pa.Schema] = {
             ("text", pa.string()),
         ]
     ),
+    "vitals": pa.schema(
+        [
+            ("step", pa.int64()),
+            ("layer", pa.string()),
+            ("name", pa.string()),
+            ("t", pa.int64()),
+            ("quantity", pa.string()),
+            ("value", pa.float64()),
+        ]
+    ),
 }
 """The tables of a run, a schema each."""
 

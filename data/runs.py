@@ -272,6 +272,23 @@ class Run:
         wide.columns.name = None
         return wide.sort_index()
 
+    def vitals(self) -> pd.DataFrame:
+        """Return what recorded steps tell beside the statistics: columns of the table "vitals".
+
+        Parameters and their updates, learned values, batch norms; a row per step, layer, name,
+        timestep (0 for all) and quantity, whose meaning is in ``data.vitals.VITALS``.
+        """
+        vitals: pd.DataFrame = self._read("vitals").to_pandas()
+        return vitals
+
+    def judgement(self, name: str) -> dict[str, Any]:
+        """Return what the run holds of judgements: its ``"lint"`` or its ``"findings"``; or {}."""
+        try:
+            content = json.loads((self.path / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
     def events(self) -> pd.DataFrame:
         """Return what happened on the way: columns step, layer, kind, text."""
         events: pd.DataFrame = self._read("events").to_pandas()

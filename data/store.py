@@ -62,6 +62,10 @@ class RunStore:
         """Say which layers there are, all of them, where the header could not know it yet."""
         write_json(self.path / LAYERS, {"layers": list(layers)})
 
+    def judge(self, name: str, content: Mapping[str, Any]) -> None:
+        """Keep a judgement about the run, ``"lint"`` or ``"findings"``; a later one replaces it."""
+        write_json(self.path / f"{name}.json", content)
+
     def end(self, state: str, **facts: Any) -> None:
         """Say how the run ended; without this a reader calls it broken off."""
         write_json(self.path / END, {"state": state, "ended": time.time(), **facts})

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..analysis.findings.types import SEVERITIES, Finding, Severity
 from ..analysis.surrogate import Surrogate
 from ..analysis.surrogate_identify import FIT_TOLERANCE, Identification, identify
+from ..data.store import RunStore
 from .adapters import ADAPTERS, Adapter
 from .adapters.measure import derivative
 from .target import build_model, line_of
@@ -101,6 +102,15 @@ def lint(model: nn.Module) -> list[Finding]:
         findings += _judged(case)
     findings += _shared(layers)
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def judge_surrogates(store: RunStore, model: nn.Module) -> None:
+    """Keep what the lint says with a run; a model that cannot be linted is said instead."""
+    try:
+        content: dict[str, Any] = {"findings": [finding.to_dict() for finding in lint(model)]}
+    except Exception as error:  # the framework's own: the recording must go on
+        content = {"findings": [], "failed": _line(error)}
+    store.judge("lint", content)
 
 
 def lint_target(target: str) -> list[Finding]:

@@ -22,12 +22,14 @@ from .attach import Attached
 from .header import find_layers, header, known_layers
 from .hooks import LayerHooks, resets_midway
 from .journal import Journal
+from .lint import judge_surrogates
 from .modes import Unscale, eager, plain_modules, rank, refusal, unscale_by, unwrapped
 from .recompute import in_backward
 from .schedule import Schedule, as_schedule
 from .stream import Stream
 from .tap import Tap
 from .versions import installed, untested
+from .vitals import Vitals
 from .writer import Batch, Writer
 
 SCALAR_LIMIT = 500
@@ -113,6 +115,7 @@ class Probe:
         self._entered = False
         self._writer: Writer | None = None
         self._journal = Journal()
+        self._vitals: Vitals | None = None
 
     def __enter__(self) -> Probe:
         self._entered = True
@@ -242,6 +245,13 @@ class Probe:
             self._unscale,
             self._time_axis,
         )
+        self._vitals = Vitals(
+            self._model,
+            list(zip(self._hooks, (adapter for _, adapter in found), strict=True)),
+            self._guarded,
+            self._unscale,
+            self._vitals_failed,
+        )
         for name in self._time_axis.keys() - set(names.values()):
             self._say("", f"time_axis {name}", f"time_axis names {name!r}: no module has that name")
         self.active = True
@@ -259,6 +269,7 @@ class Probe:
         store = RunStore(self._wanted, content)
         self.path = store.path
         self._writer = Writer(store)
+        judge_surrogates(store, unwrapped(self._model))
         for module in (unwrapped(self._model), *(hooks.layer.module for hooks in self._hooks)):
             _watched[module] = store.path
         if store.path != self._wanted:
@@ -279,6 +290,8 @@ class Probe:
                 hooks.arm()
             if self._tap is not None:
                 self._tap.arm()
+            if self._vitals is not None:
+                self._vitals.arm()
 
     def _end_step(self, scalars: dict[str, Tensor | float]) -> None:
         self._note(scalars)
@@ -315,6 +328,8 @@ class Probe:
             for key, block in record.forward.items():
                 mode, t, _ = key
                 batch.blocks.append((mode, name, t, block | record.backward.get(key, {})))
+        if self._vitals is not None:
+            batch.vitals = self._vitals.finish()
         self._know()
         self._disarm()
         if self._writer is None:
@@ -384,7 +399,13 @@ class Probe:
             hooks.disarm()
         if self._tap is not None:
             self._tap.disarm()
+        if self._vitals is not None:
+            self._vitals.disarm()
         self._attached.disarm()
+
+    def _vitals_failed(self, error: Exception) -> None:
+        text = f"parameters and batch norms are not recorded: {_describe(error)}"
+        self._say("", "no_vitals", text)
 
     def _release(self) -> None:
         """Let the model be watched by another probe."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from ..data.merge import merge_rows
+from ..data.parts import TABLES
 from ..data.schema import COLUMNS, KEYS, STORED
 from ..data.store import RunStore
 from .accumulators import Block
+from .vitals_types import Reading
 
 PART_ROWS = 20_000
 """A part is written when this many rows wait ..."""
@@ -37,6 +39,7 @@ class Batch:
         blocks: ``(mode, layer, first t, block)``; the tensors are on their way to the host.
         scalars: ``(step, name, value)``.
         events: ``(step, layer, kind, text)``.
+        vitals: further figures of the step, their keys with one tensor of values.
         arrived: device events after which the tensors may be read.
     """
 
@@ -44,6 +47,7 @@ class Batch:
     blocks: list[tuple[str, str, int, Block]] = field(default_factory=list)
     scalars: list[tuple[int, str, Tensor | float]] = field(default_factory=list)
     events: list[tuple[int, str, str, str]] = field(default_factory=list)
+    vitals: list[Reading] = field(default_factory=list)
     arrived: list[Any] = field(default_factory=list)
 
 
@@ -74,6 +78,7 @@ class Writer:
         for index, (mode, layer, t, block) in enumerate(batch.blocks):
             batch.blocks[index] = (mode, layer, t, _to_host(block))
         batch.scalars = _scalars_to_host(batch.scalars)
+        batch.vitals = [(keys, _copy(values)) for keys, values in batch.vitals]
         if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
@@ -123,6 +128,11 @@ class Writer:
             steps, names, values = zip(*batch.scalars, strict=True)
             numbers = [float(value) for value in values]
             self._waiting.add("scalars", {"step": steps, "name": names, "value": numbers})
+        for keys, figures in batch.vitals:
+            rows = [
+                (batch.step, *key, value) for key, value in zip(keys, figures.tolist(), strict=True)
+            ]
+            self._waiting.add("vitals", _columns(TABLES["vitals"].names, rows))
         if batch.events:
             self._waiting.add("events", _columns(_EVENT, batch.events))
 
@@ -181,7 +191,7 @@ class _Waiting:
         self._rows = 0
 
 
-def _columns(names: tuple[str, ...], rows: list[Any]) -> dict[str, Any]:
+def _columns(names: Sequence[str], rows: list[Any]) -> dict[str, Any]:
     return dict(zip(names, zip(*rows, strict=True), strict=True))
 
 
