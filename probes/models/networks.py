@@ -44,7 +44,8 @@ def digits_net(
 ) -> DigitsNet:
     """Build a convolutional spiking network for the handwritten digits.
 
-    Six spiking layers (``block1.lif`` to ``block6.lif``), direct coding, a linear readout whose logits are averaged over the timesteps.
+    Six spiking layers (``block1.lif`` to ``block6.lif``), direct coding, a linear
+    readout whose logits are averaged over the timesteps.
 
     Args:
         timesteps: T, how long each image is shown.
