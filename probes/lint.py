@@ -109,7 +109,7 @@ def judge_surrogates(store: RunStore, model: nn.Module) -> None:
     try:
         content: dict[str, Any] = {"findings": [finding.to_dict() for finding in lint(model)]}
     except Exception as error:  # the framework's own: the recording must go on
-        content = {"findings": [], "failed": _line(error)}
+        content = {"findings": [], "failed": line_of(error)}
     store.judge("lint", content)
 
 

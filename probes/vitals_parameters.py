@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .modes import wide
 from .vitals_types import Key
 
 SAMPLE = 4096
@@ -88,19 +89,19 @@ class ParameterVitals:
 
     def _gradients(self, kept: list[_Known]) -> Figures:
         arrived = [
-            (entry, entry.parameter.grad.detach())
+            (entry, wide(entry.parameter.grad.detach()))
             for entry in kept
             if entry.parameter.grad is not None and not entry.parameter.grad.is_sparse
         ]
         if not arrived:  # zero_grad() came before the end of the step, or there was no backward
             return []
-        norms = torch._foreach_norm([gradient for _, gradient in arrived], 2, dtype=torch.float32)
+        norms = torch._foreach_norm([gradient for _, gradient in arrived])
         figures: Figures = []
         for (entry, gradient), norm in zip(arrived, norms, strict=True):
             key = self._key(entry)
             figures.append((key._replace(quantity="gradient_norm"), norm))
             if entry.module in self._spiking:
-                figures.append((key._replace(quantity="gradient_mean"), gradient.float().mean()))
+                figures.append((key._replace(quantity="gradient_mean"), gradient.mean()))
         for entry in kept:
             if entry.parameter.grad is None:
                 figures.append((self._key(entry)._replace(quantity="no_gradient"), 1.0))
