@@ -50,17 +50,18 @@ def sparsity_weight(epoch: float, epochs: int, schedule: Schedule = "linear") ->
     return float(-np.expm1(-5.0 * epoch / epochs))
 
 
-def sparsity_loss(rates: Any, final_rate: float, weight: float = 1.0) -> float:
+def sparsity_loss(rates: Any, final_rate: float, weight: float = 1.0) -> Any:
     """Return the loss that pulls the population rates to a final rate.
 
     Args:
-        rates: spikes per timestep averaged over batch and units, any shape, such as [T, layers].
+        rates: spikes per timestep averaged over batch and units, any shape, such as [T, layers];
+            a live tensor is not checked, which would stop the device.
         final_rate: wanted rate, in [0, 1].
         weight: c of :func:`sparsity_weight`.
 
     Returns:
-        Sum over layers and timesteps of c (rate - final_rate)^2. It acts on the population's rate,
-        not on each unit's.
+        Sum over layers and timesteps of c (rate - final_rate)^2, a float, or a tensor with its
+        gradient. It acts on the population's rate, not on each unit's.
 
     Raises:
         ValueError: rates or a final rate outside [0, 1].
@@ -72,15 +73,17 @@ def sparsity_loss(rates: Any, final_rate: float, weight: float = 1.0) -> float:
     Source:
         Released code of Herranz-Celotti and Rouat, arXiv 2202.00282.
     """
+    if not 0.0 <= final_rate <= 1.0:
+        raise ValueError(f"final_rate={final_rate!r} is not possible: it must be in [0, 1]")
+    if hasattr(rates, "new_empty"):
+        return weight * ((rates - final_rate) ** 2).sum()
     values = np.asarray(rates, dtype=float)
     if values.size == 0 or not ((values >= 0.0) & (values <= 1.0)).all():
         raise ValueError(f"rates={rates!r} are not possible: all must be in [0, 1]")
-    if not 0.0 <= final_rate <= 1.0:
-        raise ValueError(f"final_rate={final_rate!r} is not possible: it must be in [0, 1]")
     return float(weight * np.sum((values - final_rate) ** 2))
 
 
-def spike_count_loss(counts: Any, bound: float, strength: float = 0.01) -> float:
+def spike_count_loss(counts: Any, bound: float, strength: float = 0.01) -> Any:
     """Return the loss on spike counts above a bound (fluctuation-driven experiments).
 
     Args:
@@ -89,7 +92,7 @@ def spike_count_loss(counts: Any, bound: float, strength: float = 0.01) -> float
         strength: weight of the loss.
 
     Returns:
-        strength times the mean of relu(count - bound)^2.
+        strength times the mean of relu(count - bound)^2, a float, or a tensor with its gradient.
 
     Example:
         >>> spike_count_loss([5.0, 9.0], bound=7.0)
@@ -98,5 +101,7 @@ def spike_count_loss(counts: Any, bound: float, strength: float = 0.01) -> float
     Source:
         Upper bound loss of stork, Rossbroich, Gygax, Zenke 2022.
     """
+    if hasattr(counts, "new_empty"):
+        return strength * ((counts - bound).clip(min=0.0) ** 2).mean()
     over = np.maximum(np.asarray(counts, dtype=float) - bound, 0.0)
     return float(strength * np.mean(over**2))
