@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,13 @@ from torch import Tensor, nn
 from ...data.datasets import Dataset
 from ..lif import reset_state
 from .counts import require_at_least_one
+from .evaluation import as_input, find_device, measure_accuracy
 
 if TYPE_CHECKING:
     from ..probe import Probe
+    from ..remedies import LoopRemedy
+
+__all__ = ["History", "Trainer", "find_device", "measure_accuracy", "train"]
 
 OnStep = Callable[[int, int, Tensor], None]
 OnEpoch = Callable[[int, float], None]
@@ -47,6 +51,8 @@ def train(
     probe: Probe | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
+    remedies: Sequence[LoopRemedy] = (),
+    amp: bool = False,
 ) -> History:
     """Train a network with cross-entropy, and test it after each epoch.
 
@@ -63,6 +69,8 @@ def train(
         probe: what ``spikescope.watch(...)`` gave; told each step's loss and the test accuracy.
         on_step: called after each step as ``on_step(step, steps in total, loss)``.
         on_epoch: called after each epoch as ``on_epoch(epoch, test accuracy)``.
+        remedies: attached to the model; their penalties are added to what is minimised.
+        amp: whether the forward pass runs in mixed precision (bfloat16).
 
     Returns:
         The loss of each step and the test accuracy of each epoch.
@@ -70,120 +78,198 @@ def train(
     Raises:
         ValueError: a count below 1, an unknown device, or an empty training part.
     """
-    require_at_least_one(epochs=epochs, batch_size=batch_size)
-    if len(dataset.train_inputs) == 0:
-        raise ValueError(f"the training part of {dataset.name!r} is empty: nothing to learn")
-    where = find_device(device)
-    model.to(where)
-    inputs = torch.from_numpy(dataset.train_inputs)
-    targets = torch.from_numpy(dataset.train_targets)
-    steps = epochs * math.ceil(len(inputs) / batch_size)
-    scheduler: torch.optim.lr_scheduler.CosineAnnealingLR | None = None
-    if optimizer is None:
-        optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    # A generator of its own: the order of the samples is no business of the global random state.
-    order = torch.Generator().manual_seed(seed)
-    history = History()
-    step = 0
-    for epoch in range(1, epochs + 1):
-        model.train()
-        losses: list[Tensor] = []
-        for batch in torch.split(torch.randperm(len(inputs), generator=order), batch_size):
-            reset_state(model)
-            optimizer.zero_grad()
-            logits = model(as_input(inputs[batch].to(where), dataset.scale))
-            loss = nn.functional.cross_entropy(logits, targets[batch].to(where))
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-            step += 1
-            losses.append(loss.detach())
+    trainer = Trainer(
+        model,
+        dataset,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        device=device,
+        optimizer=optimizer,
+        remedies=remedies,
+        amp=amp,
+    )
+    trainer.run(probe=probe, on_step=on_step, on_epoch=on_epoch)
+    return trainer.history
+
+
+@dataclass
+class Position:
+    """How far a training is.
+
+    Args:
+        epoch: the current epoch, from 1; one more than there are at the end.
+        batch: batches of this epoch that are done.
+        step: optimiser steps that are done.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+
+
+class Trainer:
+    """A training that can stop after any step and go on later as if it had not stopped.
+
+    Args:
+        model: as for :func:`train`, like the other arguments.
+
+    Raises:
+        ValueError: a count below 1, an unknown device, or an empty training part.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        *,
+        epochs: int,
+        batch_size: int = 64,
+        learning_rate: float = 2e-3,
+        seed: int = 0,
+        device: str = "cpu",
+        optimizer: torch.optim.Optimizer | None = None,
+        remedies: Sequence[LoopRemedy] = (),
+        amp: bool = False,
+    ) -> None:
+        require_at_least_one(epochs=epochs, batch_size=batch_size)
+        if len(dataset.train_inputs) == 0:
+            raise ValueError(f"the training part of {dataset.name!r} is empty: nothing to learn")
+        self.device = find_device(device)
+        self.model = model.to(self.device)
+        self.dataset = dataset
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.remedies = tuple(remedies)
+        self.amp = amp
+        self.history = History()
+        self.position = Position()
+        self._inputs = torch.from_numpy(dataset.train_inputs).to(self.device)
+        self._targets = torch.from_numpy(dataset.train_targets).to(self.device)
+        self.steps = epochs * math.ceil(len(self._inputs) / batch_size)
+        self._scheduler: torch.optim.lr_scheduler.CosineAnnealingLR | None = None
+        if optimizer is None:
+            optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+            self._scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+                optimizer, T_max=self.steps
+            )
+        self.optimizer = optimizer
+        # A generator of its own: the order is no business of the global random state.
+        self._order = torch.Generator().manual_seed(seed)
+        self._order_of_epoch = self._order.get_state()
+        self._losses: list[Tensor] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.position.epoch > self.epochs
+
+    def run(
+        self,
+        *,
+        probe: Probe | None = None,
+        on_step: OnStep | None = None,
+        on_epoch: OnEpoch | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Train on from where the training is.
+
+        Args:
+            probe: told each step's loss and the test accuracy.
+            on_step: called after each step as ``on_step(step, steps in total, loss)``.
+            on_epoch: called after each epoch as ``on_epoch(epoch, test accuracy)``.
+            stop: asked after each step; True ends the training there.
+        """
+        position = self.position
+        while not self.finished:
+            self.model.train()
+            self._order_of_epoch = self._order.get_state()
+            order = torch.randperm(len(self._inputs), generator=self._order)
+            for batch in torch.split(order, self.batch_size)[position.batch :]:
+                loss = self._step(batch.to(self.device), probe)
+                position.batch += 1
+                position.step += 1
+                if on_step is not None:
+                    on_step(position.step, self.steps, loss)
+                if stop():
+                    return
+            self._note_losses()
+            accuracy = measure_accuracy(
+                self.model,
+                self.dataset,
+                batch_size=self.batch_size,
+                device=self.device.type,
+                amp=self.amp,
+            )
+            self.history.accuracies.append(accuracy)
             if probe is not None:
-                probe.step(loss=loss)
-            if on_step is not None:
-                on_step(step, steps, losses[-1])
-        history.losses += torch.stack(losses).tolist()  # once an epoch: it waits for the device
-        accuracy = measure_accuracy(model, dataset, batch_size=batch_size, device=device)
-        history.accuracies.append(accuracy)
+                probe.log(accuracy=accuracy)
+            position.epoch, position.batch = position.epoch + 1, 0
+            if on_epoch is not None:
+                on_epoch(position.epoch - 1, accuracy)
+
+    def _step(self, batch: Tensor, probe: Probe | None) -> Tensor:
+        reset_state(self.model)
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            logits = self.model(as_input(self._inputs[batch], self.dataset.scale))
+        loss = nn.functional.cross_entropy(logits.float(), self._targets[batch])
+        penalties = [each for remedy in self.remedies if (each := remedy.penalty()) is not None]
+        penalty = torch.stack(penalties).sum() if penalties else None
+        whole = loss if penalty is None else loss + penalty
+        whole.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        for remedy in self.remedies:
+            remedy.after_step()
+        if self._scheduler is not None:
+            self._scheduler.step()
+        self._losses.append(loss.detach())
         if probe is not None:
-            probe.log(accuracy=accuracy)
-        if on_epoch is not None:
-            on_epoch(epoch, accuracy)
-    return history
+            probe.step(loss=loss, **({} if penalty is None else {"penalty": penalty}))
+        return self._losses[-1]
 
+    def _note_losses(self) -> None:
+        if self._losses:  # once an epoch: it waits for the device
+            self.history.losses += torch.stack(self._losses).tolist()
+            self._losses = []
 
-def measure_accuracy(
-    model: nn.Module, dataset: Dataset, *, batch_size: int = 64, device: str = "cpu"
-) -> float:
-    """Return the share of the test part that a network classifies right.
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the training depends on, beside the data."""
+        self._note_losses()
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
+            "remedies": [remedy.state_dict() for remedy in self.remedies],
+            "position": asdict(self.position),
+            "history": asdict(self.history),
+            "order": self._order_of_epoch if self.position.batch else self._order.get_state(),
+        }
 
-    The network is put into evaluation mode for it, and left in the mode that it came in.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where another trainer of the same settings was.
 
-    Args:
-        model: gives logits ``[N, classes]`` for inputs ``[N, ...]``.
-        dataset: its test part is used.
-        batch_size: samples at a time; does not change the result.
-        device: where the model is: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-
-    Returns:
-        A share in [0, 1].
-
-    Raises:
-        ValueError: the test part is empty, or ``batch_size`` is below 1.
-    """
-    require_at_least_one(batch_size=batch_size)
-    if len(dataset.test_inputs) == 0:
-        raise ValueError(f"the test part of {dataset.name!r} is empty: there is no accuracy")
-    where = find_device(device)
-    inputs = torch.split(torch.from_numpy(dataset.test_inputs), batch_size)
-    targets = torch.split(torch.from_numpy(dataset.test_targets), batch_size)
-    right = torch.zeros((), dtype=torch.int64, device=where)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for some_inputs, some_targets in zip(inputs, targets, strict=True):
-                reset_state(model)
-                logits = model(as_input(some_inputs.to(where), dataset.scale))
-                right += (logits.argmax(1) == some_targets.to(where)).sum()
-    finally:
-        model.train(was_training)
-    return int(right) / len(dataset.test_targets)
-
-
-def as_input(inputs: Tensor, scale: float) -> Tensor:
-    """Turn a batch as the data set keeps it into what a network takes.
-
-    Args:
-        inputs: ``[N, ...]``, floating or uint8.
-        scale: what a uint8 input is multiplied by.
-
-    Returns:
-        ``[N, ...]``, floating.
-
-    Example:
-        >>> as_input(torch.tensor([[255]], dtype=torch.uint8), 1 / 255)
-        tensor([[1.]])
-    """
-    return inputs if inputs.is_floating_point() else inputs.float() * scale
-
-
-def find_device(name: str) -> torch.device:
-    """Return the torch device for ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
-
-    Raises:
-        ValueError: another name, or CUDA where there is none.
-
-    Example:
-        >>> find_device("cpu")
-        device(type='cpu')
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device={name!r} is not one of 'auto', 'cpu', 'cuda'")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda', but torch finds no CUDA device: use 'auto' or 'cpu'")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+        Raises:
+            ValueError: the state does not fit the model or its remedies.
+        """
+        if len(state["remedies"]) != len(self.remedies):
+            raise ValueError(
+                f"the checkpoint has {len(state['remedies'])} remedies, the model "
+                f"{len(self.remedies)}: resume with the settings of the run"
+            )
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise ValueError(
+                f"the checkpoint is of another model: {' '.join(str(error).split())}"
+            ) from error
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self._scheduler is not None and state["scheduler"] is not None:
+            self._scheduler.load_state_dict(state["scheduler"])
+        for remedy, kept in zip(self.remedies, state["remedies"], strict=True):
+            remedy.load_state_dict(kept)
+        self.position = Position(**state["position"])
+        self.history = History(**state["history"])
+        self._losses = []
+        self._order.set_state(state["order"])
