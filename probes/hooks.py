@@ -96,7 +96,9 @@ class LayerHooks:
         module = self.layer.module
         self._handles = [
             module.register_forward_pre_hook(Hook(module, self._before), with_kwargs=True),
-            module.register_forward_hook(Hook(module, self._after)),
+            # First of all: what other hooks do with the spikes, such as put them into a penalty,
+            # then comes after our view and counts as downstream.
+            module.register_forward_hook(Hook(module, self._after), prepend=True),
         ]
 
     def disarm(self) -> None:
