@@ -58,11 +58,13 @@ LOOP_REMEDIES: dict[str, LoopEntry] = {
         REMEDIES["mp_init_all"].source, foreign=True,
     ),
     "as_sg": LoopEntry(
-        partial(LearnedThreshold, form="as"), "learned threshold and decay, window of fixed width",
+        partial(LearnedThreshold, form="as", published=False),
+        "learned threshold and decay, window of fixed width",
         REMEDIES["as_sg"].source,
     ),
     "rs_sg": LoopEntry(
-        partial(LearnedThreshold, form="rs"), "learned threshold and decay, relative window",
+        partial(LearnedThreshold, form="rs", published=False),
+        "learned threshold and decay, relative window",
         REMEDIES["rs_sg"].source,
     ),
     "trsg": LoopEntry(
@@ -71,14 +73,17 @@ LOOP_REMEDIES: dict[str, LoopEntry] = {
         REMEDIES["trsg"].source,
     ),
     "agl": LoopEntry(
-        FollowingWindow, "window from the mean of tdBN's gamma", REMEDIES["agl"].source
+        partial(FollowingWindow, spread="gamma_mean"), "window from the mean of tdBN's gamma",
+        REMEDIES["agl"].source,
     ),
     "agl_rms": LoopEntry(
-        partial(FollowingWindow, spread="gamma_rms"), "window from the rms of tdBN's gamma",
+        partial(FollowingWindow, spread="gamma_rms", published=False),
+        "window from the rms of tdBN's gamma",
         REMEDIES["agl_rms"].source,
     ),
     "agl_true_std": LoopEntry(
-        partial(FollowingWindow, spread="true_std"), "window from the measured spread of u",
+        partial(FollowingWindow, spread="true_std", published=False),
+        "window from the measured spread of u",
         REMEDIES["agl_true_std"].source,
     ),
     "atgo": LoopEntry(

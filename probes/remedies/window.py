@@ -187,12 +187,16 @@ class FollowingWindow(LoopRemedy):
         super().remove()
 
     def report(self) -> list[dict[str, Any]]:
-        """Return widths per timestep of the last call, and how often the bounds held one."""
+        """Return widths per timestep of the last call, and how often the bounds held one.
+
+        ``widens`` says for each timestep whether the window is wider than the layer's own
+        surrogate; None where that is no rectangle.
+        """
         return [
             {
                 "layer": place.name,
                 "widths": rule.last()["width"],
-                "width_before": _rectangle_width(layer),
+                "widens": _widens(layer, rule),
                 "clamped": int(rule.clamped),
             }
             for place, layer, rule in self._rules
@@ -211,8 +215,10 @@ def _tensor(value: Any) -> Tensor:
     return value
 
 
-def _rectangle_width(layer: LIF) -> float | None:
-    return float(layer.surrogate.width) if layer.surrogate.shape == "rectangular" else None
+def _widens(layer: LIF, rule: WindowRule) -> list[bool] | None:
+    if layer.surrogate.shape != "rectangular":
+        return None
+    return [width > float(layer.surrogate.width) for width in rule.last()["width"]]
 
 
 def _require_scale(place: Place, path: str, norm: nn.Module, needs_mean: bool) -> None:
