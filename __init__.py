@@ -13,31 +13,40 @@ if TYPE_CHECKING:
     from .analysis.compare import compare
     from .analysis.findings import Finding, diagnose
     from .data.runs import Run, open_run
+    from .probes.apply import Applied, apply, restore
+    from .probes.attribute import attribute
     from .probes.journal import SpikescopeWarning
     from .probes.probe import Probe, watch
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Applied": ".probes.apply",
     "Finding": ".analysis.findings",
     "Probe": ".probes.probe",
     "Run": ".data.runs",
     "SpikescopeWarning": ".probes.journal",
+    "apply": ".probes.apply",
+    "attribute": ".probes.attribute",
     "compare": ".analysis.compare",
     "diagnose": ".analysis.findings",
     "open_run": ".data.runs",
+    "restore": ".probes.apply",
     "watch": ".probes.probe",
 }
 
 __all__ = [
+    "Applied",
     "Finding",
     "Probe",
     "Run",
     "SpikescopeWarning",
     "__version__",
+    "apply",
     "compare",
     "diagnose",
     "open_run",
+    "restore",
     "watch",
 ]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,16 @@ from ...analysis.surrogate_frameworks import FRAMEWORK_SURROGATES, from_framewor
 from . import produced
 from .base import Adapter, Call, SpikingLayer, State
 from .measure import surrogate_of
+from .writing import (
+    Undo,
+    described_start,
+    has_derivative,
+    put,
+    put_start,
+    start_for,
+    together,
+)
+from .written import WrittenSpike, WrittenStep, natives
 
 _STEPS = ("lif_feed_forward_step", "lif_box_feed_forward_step", "iaf_feed_forward_step")
 _RESETS: dict[str, Reset] = {"reset_value": "to_value", "reset_subtract": "subtract"}
@@ -45,6 +57,7 @@ class NorseAdapter(Adapter):
         surrogate = None
         if spike is not None:
             surrogate = surrogate_of(spike, self.declared(module), scale, _device(module))
+        spec = replace(spec, start=described_start(module, spec.start))
         return SpikingLayer(name, module, spec, surrogate)
 
     def live_spec(self, module: nn.Module, layer: SpikingLayer) -> NeuronSpec:
@@ -91,6 +104,8 @@ class NorseAdapter(Adapter):
 
     def spike_function(self, module: nn.Module) -> Callable[[Tensor], Tensor] | None:
         """Return Norse's threshold function with the layer's method and alpha."""
+        if isinstance(step := getattr(module, "activation", None), WrittenStep):
+            return step.spike
         p = _firing(module)
         functional = sys.modules.get("norse.torch.functional.threshold")
         if functional is None or p.method == "adjoint":
@@ -100,10 +115,88 @@ class NorseAdapter(Adapter):
 
     def declared(self, module: nn.Module) -> Surrogate | None:
         """Return the surrogate of that name and alpha, where it has one of our shapes."""
+        if isinstance(step := getattr(module, "activation", None), WrittenStep):
+            return step.spike.surrogate
         p = _firing(module)
         if ("norse", p.method) not in FRAMEWORK_SURROGATES:
             return None
         return from_framework("norse", p.method, alpha=_number(p.alpha))
+
+    def _obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
+        """Return what stands against a start potential, or against new parameters."""
+        layer: Any = module
+        if field == "start":
+            owner = getattr(layer.state_fallback, "__func__", layer.state_fallback)
+            if not getattr(owner, "__module__", "").startswith("norse."):
+                return "it begins with a state_fallback of the user's own"
+        elif layer.p is not _firing(module) or not hasattr(layer.p, "_replace"):
+            return f"its parameters are {type(layer.p).__name__}, not one tuple"
+        if field == "threshold" and isinstance(layer.p.v_th, nn.Parameter):
+            if not layer.p.v_th.requires_grad:
+                return "it is a frozen parameter (requires_grad is False)"
+        return None
+
+    def _put(self, module: nn.Module, field: str, value: Any) -> Undo:
+        """Replace the tuple of parameters; a surrogate that it cannot name goes into the step."""
+        layer: Any = module
+        if field == "start":
+            return put_start(module, value, begin)
+        if field == "threshold":
+            return _put_threshold(layer, value)
+        scale, where = self.describe("", module).scale, _device(module)
+        named = next(_methods(value, scale, where), None)
+        old = self.spike_function(module)
+        assert old is not None
+        spike = WrittenSpike.in_place_of(old, value, scale, where) if named is None else None
+        undos = [put(module, "p", layer.p if named is None else layer.p._replace(**named))]
+        for name in ("activation", "activation_sparse"):
+            step = getattr(layer, name)
+            own = step.step if isinstance(step, WrittenStep) else step
+            new = own if spike is None or own is None else WrittenStep(own, spike)
+            undos.append(put(module, name, new))
+        return together(undos)
+
+
+def _methods(surrogate: Surrogate, scale: float, where: torch.device) -> Iterator[dict[str, Any]]:
+    """Yield method and alpha of Norse that have the derivative, as measured."""
+    threshold: Any = sys.modules["norse.torch.functional.threshold"]
+    named = natives("norse", surrogate, lambda method, p: {"method": method, **p})
+    for method, alpha in (entry.values() for entry in named):
+        knob = torch.tensor(alpha, dtype=torch.float64, device=where)
+        spike = functools.partial(threshold.threshold, method=method, alpha=knob)
+        if has_derivative(spike, surrogate, scale, where):
+            yield {"method": method, "alpha": knob}
+
+
+def _put_threshold(layer: Any, value: Any) -> Undo:
+    """Replace v_th; a learned one stays the tensor that an optimiser knows."""
+    old = torch.as_tensor(layer.p.v_th)
+    new = torch.as_tensor(value, dtype=old.dtype, device=old.device).expand(old.shape).clone()
+    if not old.requires_grad:
+        return put(layer, "p", layer.p._replace(v_th=new))
+    kept, old.data = old.data, new
+
+    def undo() -> None:
+        old.data = kept
+
+    return undo
+
+
+def begin(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Pass the layer's start potential where the caller passes no state; a hook before the call."""
+    if (args[1] if len(args) > 1 else kwargs.get("state")) is not None:
+        return None
+    layer: Any = module
+    x = args[0] if args else kwargs["input_tensor"]
+    now = x.detach() if _is_cell(module) else x.detach()[0]
+    # The layer keeps its state in float32 or better.
+    v = start_for(module, now, torch.promote_types(now.dtype, torch.float32))
+    state = layer.state_fallback(x)._replace(v=v)
+    if len(args) > 1:
+        return (args[0], state, *args[2:]), kwargs
+    return args, {**kwargs, "state": state}
 
 
 def _check(module: nn.Module) -> None:

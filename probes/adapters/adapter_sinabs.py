@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +18,18 @@ from ...analysis.surrogate_frameworks import FRAMEWORK_SURROGATES, from_framewor
 from .base import Adapter, Call, SpikingLayer, State
 from .classes import framework_class
 from .measure import surrogate_of
+from .writing import (
+    START,
+    Undo,
+    described_start,
+    has_derivative,
+    put,
+    put_number,
+    put_start,
+    start_for,
+    together,
+)
+from .written import WrittenSlope, natives
 
 _LAYERS = ("LIF", "IAF", "LIFSqueeze", "IAFSqueeze")
 
@@ -45,6 +59,7 @@ class SinabsAdapter(Adapter):
         if spike is not None:
             device = _threshold(module).device
             surrogate = surrogate_of(spike, self.declared(module), scale, device)
+        spec = replace(spec, start=described_start(module, spec.start))
         return SpikingLayer(name, module, spec, surrogate)
 
     def live_spec(self, module: nn.Module, layer: SpikingLayer) -> NeuronSpec:
@@ -95,6 +110,8 @@ class SinabsAdapter(Adapter):
     def declared(self, module: nn.Module) -> Surrogate | None:
         """Return the surrogate that the fields of ``surrogate_grad_fn`` describe."""
         function: Any = getattr(module, "surrogate_grad_fn", None)
+        if isinstance(function, WrittenSlope):
+            return function.surrogate
         name = type(function).__name__
         row = FRAMEWORK_SURROGATES.get(("sinabs", name))
         if row is None or not _is_of_sinabs(function) or getattr(function, "mu", 0.0) != 0.0:
@@ -103,6 +120,93 @@ class SinabsAdapter(Adapter):
         if "threshold" in row.defaults:
             fields["threshold"] = float(_threshold(module).double().mean())
         return from_framework("sinabs", name, **fields)
+
+    def _obstacle(self, module: nn.Module, field: str, value: Any) -> None:
+        """Return None: a layer that can be read takes every field."""
+
+    def _put(self, module: nn.Module, field: str, value: Any) -> Undo:
+        """Set the attribute; a surrogate becomes one of Sinabs where it has that one."""
+        layer = self.describe("", module)
+        if field == "start":
+            return _put_start(module, value)
+        if field == "surrogate":
+            return self._put_surrogate(module, value)
+        undo = put_number(module, "spike_threshold", value)
+        if layer.surrogate is None:
+            return undo
+        # Some surrogates of Sinabs measure their width in thresholds: it stays as it was.
+        return together([undo, self._put_surrogate(module, layer.surrogate)])
+
+    def _put_surrogate(self, module: nn.Module, surrogate: Surrogate) -> Undo:
+        where, now = _threshold(module).device, self.spike_function(module)
+        threshold = float(_threshold(module).double().mean())
+        scale = abs(threshold) or 1.0
+        if has_derivative(now, surrogate, scale, where):
+            return lambda: None
+        family: Any = sys.modules["sinabs.activation.surrogate_gradient_fn"]
+        own = natives("sinabs", surrogate, lambda n, p: getattr(family, n)(**p), threshold)
+        undo = put(module, "surrogate_grad_fn", WrittenSlope(surrogate))
+        for function in own:
+            put(module, "surrogate_grad_fn", function)
+            if has_derivative(self.spike_function(module), surrogate, scale, where):
+                return undo
+        put(module, "surrogate_grad_fn", WrittenSlope(surrogate))
+        return undo
+
+
+def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Set ``v_mem`` to the layer's start potential where a sequence begins; a hook before the call.
+
+    A sequence begins where the layer has no state yet, or one of zeros that was written to since
+    the layer left it, as a reset does.
+    """
+    node: Any = module
+    x = (args[0] if args else next(iter(kwargs.values()))).detach()
+    if hasattr(node, "squeeze_forward"):
+        x = x.reshape(node.batch_size, node.num_timesteps, *x.shape[1:])
+    now, blank = x[:, 0], None
+    if any(b.shape == (0,) or b.shape[1:] != now.shape[1:] for b in node.buffers()):
+        node.init_state_with_shape(now.shape)
+    elif not _was_reset(node.v_mem):
+        return
+    else:
+        blank = (node.v_mem == 0).all()
+        if len(node.v_mem) != len(now):
+            # As the layer would right after: the random state moves by as much.
+            node.handle_state_batch_size_mismatch(len(now))
+    start = start_for(module, now) + _reset_value(node)
+    if blank is not None:
+        start = torch.where(blank, start, node.v_mem.to(start.dtype))
+    # Written to, so that it counts as the state of a new sequence.
+    node.v_mem = torch.empty_like(start).copy_(start)
+
+
+def _put_start(module: nn.Module, value: Any) -> Undo:
+    """Keep the start as a parameter: every buffer of a Sinabs layer counts as a state."""
+    undo = put_start(module, value, begin, as_parameter=True)
+    # The layer's own copy is built from its settings: it would lack the start.
+    module.__dict__["__deepcopy__"] = functools.partial(_copied, module)
+
+    def back() -> None:
+        undo()
+        if not hasattr(module, START):
+            del module.__dict__["__deepcopy__"]
+
+    return back
+
+
+def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Return the layer's own copy of itself, with the start potential."""
+    kind, start = type(module), module._parameters.pop(START)
+    assert start is not None
+    try:
+        copied: Any = kind.__deepcopy__(module, memo)  # type: ignore[attr-defined]
+    finally:
+        module._parameters[START] = start
+    _put_start(copied, start.detach())
+    if _was_reset(cast(Tensor, module.v_mem)):
+        copied.v_mem.copy_(copied.v_mem.clone())  # the copy of a state does not count as a reset
+    return copied
 
 
 def _is_of_sinabs(thing: object) -> bool:

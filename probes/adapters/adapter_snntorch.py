@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,6 +20,16 @@ from .base import Adapter, Call, SpikingLayer, State
 from .classes import check_unchanged, framework_class
 from .firing import fires_at_threshold
 from .measure import surrogate_of
+from .writing import (
+    Undo,
+    described_start,
+    has_derivative,
+    put,
+    put_number,
+    put_start,
+    start_for,
+)
+from .written import WrittenSpike, natives
 
 _PACKAGES = ("snntorch._neurons",)
 _FOLLOWED = ("Leaky", "Lapicque", "Synaptic", "StateLeaky")
@@ -78,6 +89,7 @@ class SnnTorchAdapter(Adapter):
                 "cannot be read off its output"
             )
         surrogate = surrogate_of(function, self.declared(module), scale, where)
+        spec = replace(spec, start=described_start(module, spec.start))
         return SpikingLayer(name, module, spec, surrogate)
 
     def live_spec(self, module: nn.Module, layer: SpikingLayer | None = None) -> NeuronSpec:
@@ -131,6 +143,8 @@ class SnnTorchAdapter(Adapter):
     def declared(self, module: nn.Module) -> Surrogate | None:
         """Return what the function that made ``spike_grad`` and the values it closed over say."""
         function: Any = getattr(module, "spike_grad", None)
+        if isinstance(function, WrittenSpike):
+            return function.surrogate
         if getattr(function, "__module__", None) != "snntorch.surrogate":
             return None
         if not hasattr(function, "__code__"):
@@ -141,6 +155,78 @@ class SnnTorchAdapter(Adapter):
         if row is None or not row.defaults.keys() <= values.keys():
             return None
         return row.build(**{name: float(values[name]) for name in row.defaults})
+
+    def _obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
+        """Return what stands against a start potential or a learned threshold."""
+        layer: Any = module
+        if field == "threshold" and isinstance(layer.threshold, nn.Parameter):
+            if not layer.threshold.requires_grad:
+                return "it is a frozen parameter (requires_grad is False)"
+        if field != "start":
+            return None
+        if _kind(module) == "StateLeaky":
+            return "its potential is a filter of the input alone and has no state to begin with"
+        if value is not None and _reset(layer) != "none":
+            spec = _spec(layer, _number)
+            if np.any(fires(spec, value.numpy(force=True) if isinstance(value, Tensor) else value)):
+                return (
+                    f"a state of {value!r}, above the threshold {spec.threshold!r}, is reset by "
+                    "snnTorch before the first timestep: take one below"
+                )
+        return None
+
+    def _put(self, module: nn.Module, field: str, value: Any) -> Undo:
+        """Set the attribute; a surrogate becomes snnTorch's own where it has that one."""
+        layer: Any = module
+        if field == "threshold":
+            return put_number(module, field, value)
+        if field == "start":
+            return put_start(module, value, begin, leave)
+        where, scale = layer.threshold.device, self.describe("", module).scale
+        family: Any = sys.modules["snntorch.surrogate"]
+        own = natives("snntorch", value, lambda name, p: getattr(family, name)(**p))
+        # Not the sigmoid of 1.0.0, say, which is NaN far below the threshold.
+        exact = (function for function in own if has_derivative(function, value, scale, where))
+        new = next(exact, None) or WrittenSpike.in_place_of(layer.spike_grad, value, scale, where)
+        return put(module, "spike_grad", new)
+
+
+def begin(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Set ``mem`` to the layer's start potential where a sequence begins; a hook before the call.
+
+    A sequence begins with a state of zeros that the layer did not leave itself. Any other state
+    that the caller passes is his own.
+    """
+    layer: Any = module
+    now = (args[0] if args else kwargs["input_"]).detach()
+    place = _place(module, "mem")
+    given = args[place] if len(args) > place else kwargs.get("mem")
+    mem = layer.mem if given is None else given
+    start = start_for(module, now)
+    if mem.shape == now.shape:
+        # Inside compiled code, which knows no identity, zeros alone are the sign.
+        if not torch.compiler.is_compiling() and produced.is_own(module, mem):
+            return None
+        start = torch.where((mem == 0).all(), start.to(mem.dtype), mem)
+    if given is None:
+        layer.mem = start
+        return None
+    if len(args) > place:
+        return (*args[:place], start, *args[place + 1 :]), kwargs
+    return args, {**kwargs, "mem": start}
+
+
+def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    """Note the state that the layer leaves; a hook after the call."""
+    if not torch.compiler.is_compiling():
+        produced.remember(module, module.mem)
+
+
+def _place(module: nn.Module, name: str) -> int:
+    """Return the place of a state among the positional arguments."""
+    return {"Synaptic": {"syn": 1, "mem": 2}}.get(_kind(module), {"mem": 1})[name]
 
 
 def _kind(module: nn.Module) -> str:
@@ -239,7 +325,7 @@ def _number(value: Tensor) -> Any:
 
 def _incoming(module: Any, call: Call, name: str) -> Tensor:
     """Return a state that the caller passes, else the one that the layer holds."""
-    place = {"Synaptic": {"syn": 1, "mem": 2}}.get(_kind(module), {"mem": 1})[name]
+    place = _place(module, name)
     given = call.args[place] if len(call.args) > place else call.kwargs.get(name)
     state: Tensor = getattr(module, name) if given is None else given
     return state

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from ...analysis.neuron import NeuronSpec
 from ...analysis.surrogate import Surrogate
 from ..lif import LIF, spike
 from .base import Adapter, Call, SpikingLayer, State
+from .writing import Undo, put, put_number
 
 
 class SpikescopeAdapter(Adapter):
@@ -57,3 +59,17 @@ class SpikescopeAdapter(Adapter):
         """Return the surrogate that the layer, or its rule, was given."""
         lif = cast(LIF, module)
         return lif.surrogate if lif.rule is None else lif.rule.described(lif)[1]
+
+    def _obstacle(self, module: nn.Module, field: str, value: Any) -> None:
+        """Return None: our own layer takes every field."""
+
+    def _put(self, module: nn.Module, field: str, value: Any) -> Undo:
+        """Set the layer's own attribute; ``start`` is its buffer."""
+        if field == "threshold":
+            return put_number(module, field, value)
+        if field == "surrogate":
+            return put(module, field, value)
+        old = cast(LIF, module).start
+        return put(
+            module, field, torch.as_tensor(value, dtype=old.dtype, device=old.device).clone()
+        )

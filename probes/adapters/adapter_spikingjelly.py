@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,17 @@ from .base import Adapter, Call, SpikingLayer, State
 from .classes import check_unchanged, framework_class
 from .firing import fires_at_threshold
 from .measure import surrogate_of
+from .writing import (
+    Undo,
+    described_start,
+    device_of,
+    has_derivative,
+    put,
+    put_number,
+    put_start,
+    start_for,
+)
+from .written import WrittenSpike, natives
 
 _PACKAGES = ("spikingjelly.activation_based.neuron", "spikingjelly.activation_based.rnn")
 
@@ -84,7 +96,11 @@ class SpikingJellyAdapter(Adapter):
         function: Any = module.surrogate_function
         where = _device(function)
         scale = float(np.mean(np.abs(spec.threshold))) or 1.0
-        spec = replace(spec, fires_at_threshold=fires_at_threshold(function, scale, where))
+        spec = replace(
+            spec,
+            fires_at_threshold=fires_at_threshold(function, scale, where),
+            start=described_start(module, _number(module._memories_rv["v"])),
+        )
         surrogate = surrogate_of(function, self.declared(module), scale, where)
         return SpikingLayer(name, module, spec, surrogate)
 
@@ -126,11 +142,62 @@ class SpikingJellyAdapter(Adapter):
 
     def declared(self, module: nn.Module) -> Surrogate | None:
         """Return what the surrogate's class and parameters stand for."""
-        function = getattr(module, "surrogate_function", None)
+        function: Any = getattr(module, "surrogate_function", None)
+        if isinstance(function, WrittenSpike):
+            return function.surrogate
         row = FRAMEWORK_SURROGATES.get((self.framework, type(function).__name__))
         if row is None or not all(hasattr(function, name) for name in row.defaults):
             return None
         return row.build(**{name: float(getattr(function, name)) for name in row.defaults})
+
+    def _obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
+        """Return what stands against a start potential, or a surrogate of ours."""
+        node: Any = module
+        if field == "start" and isinstance(node._memories_rv["v"], Tensor):
+            return "set_reset_value gave it a tensor to begin with, which would win"
+        backend = getattr(node, "backend", "torch")
+        if field == "surrogate" and value is not None and backend != "torch":
+            if next(_natives(value), None) is None:
+                return (
+                    f"backend={backend!r} takes only SpikingJelly's own surrogates, which cannot "
+                    f"be {value}: set backend='torch'"
+                )
+        return None
+
+    def _put(self, module: nn.Module, field: str, value: Any) -> Undo:
+        """Set the attribute; a surrogate becomes SpikingJelly's own where it has that one."""
+        node: Any = module
+        if field == "threshold":
+            return put_number(module, "v_threshold", value)
+        if field == "start":
+            return put_start(module, value, begin)
+        # Always another object: by default all layers share one.
+        scale, where = self.describe("", module).scale, device_of(module)
+        own = (f for f in _natives(value) if has_derivative(f, value, scale, where))
+        old = node.surrogate_function
+        new = next(own, None) or WrittenSpike.in_place_of(old, value, scale, where)
+        return put(module, "surrogate_function", new.train(old.training))
+
+
+def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Set v to the layer's start potential where it was reset; a hook before the call."""
+    node: Any = module
+    x = (args[0] if args else next(iter(kwargs.values()))).detach()
+    now = x[0] if node.step_mode == "m" else x
+    # A tensor of another shape is thrown away by the releases that have materialize_states.
+    kept = isinstance(node.v, Tensor)
+    if not kept or (hasattr(node, "materialize_states") and node.v.shape != now.shape):
+        node.v = start_for(module, now)
+
+
+def _natives(surrogate: Surrogate) -> Any:
+    """Return SpikingJelly's own modules for a surrogate."""
+    family: Any = sys.modules["spikingjelly.activation_based.surrogate"]
+    return natives("spikingjelly", surrogate, lambda name, p: getattr(family, name)(**p))
+
+
+def _number(value: Any) -> Any:
+    return _plain(value) if isinstance(value, Tensor) else value
 
 
 def _kind(module: nn.Module) -> str:

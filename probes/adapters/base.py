@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+import numpy as np
+from torch import Tensor, finfo, nn
 
 from ...analysis.neuron import NeuronSpec
 from ...analysis.surrogate import Surrogate
+from .measure import derivative
+from .writing import SAME, Undo, device_of, has_derivative, same_number
 
 WRITABLE = ("start", "threshold", "surrogate")
 """What a remedy may want to write into a layer."""
@@ -58,20 +61,16 @@ class SpikingLayer:
         module: the layer itself.
         spec: its dynamics when the probe was attached, in plain numbers or arrays.
         surrogate: the derivative of its spike as measured, else as declared; None if unknown.
-        writable: which of :data:`WRITABLE` can be written back into it.
     """
 
     name: str
     module: nn.Module
     spec: NeuronSpec
     surrogate: Surrogate | None
-    writable: tuple[str, ...] = WRITABLE
 
     @property
     def scale(self) -> float:
         """Potential that one unit of the density's axis stands for: the threshold's mean size."""
-        import numpy as np
-
         size = float(np.abs(np.mean(np.asarray(self.spec.threshold, dtype=float))))
         return size if np.isfinite(size) and size > 0.0 else 1.0
 
@@ -150,3 +149,89 @@ class Adapter(ABC):
     def declared(self, module: nn.Module) -> Surrogate | None:
         """Return the surrogate that the layer's settings declare; None if it names none."""
         return None
+
+    def can_write(self, module: nn.Module, field: str, value: Any = None) -> str | None:
+        """Return why a field cannot be written, in words; None if it can.
+
+        Args:
+            module: the layer.
+            field: one of :data:`WRITABLE`.
+            value: what would be written; None asks about the field alone.
+        """
+        if field not in WRITABLE:
+            return f"{field!r} is not one of {', '.join(WRITABLE)}"
+        try:
+            self.describe("", module)
+        except ValueError as error:
+            return str(error)
+        return self._obstacle(module, field, value)
+
+    def write(self, module: nn.Module, field: str, value: Any) -> Undo:
+        """Write one field into a live layer, and check that the layer then has it.
+
+        Args:
+            module: the layer.
+            field: one of :data:`WRITABLE`.
+            value: start potential or threshold (a number, array or tensor, potential), or the
+                surrogate. A threshold leaves the surrogate as it is around the new threshold.
+
+        Returns:
+            A function that puts back what was there: the same objects, the same bits.
+
+        Raises:
+            ValueError: it cannot be written, or the layer does not have it afterwards; the layer is
+                as it was.
+        """
+        if (reason := self.can_write(module, field, value)) is not None:
+            raise ValueError(f"{field} of {type(module).__name__} cannot be written: {reason}")
+        scale = self.describe("", module).scale
+        before = self._slope(module, scale)
+        undo = self._put(module, field, value)
+        try:
+            layer = self.describe("", module)
+            if field == "surrogate":
+                held: Any = layer.surrogate
+                function, where = self.spike_function(module), device_of(module)
+                right = has_derivative(function, value, layer.scale, where)
+            else:
+                held = getattr(layer.spec, field)
+                wanted = value.detach().cpu() if isinstance(value, Tensor) else value
+                right = same_number(held, wanted, _rounding(module))
+                if right and not _same_slope(before, self._slope(module, scale)):
+                    held, right = "another surrogate than before", False
+        except BaseException:
+            undo()
+            raise
+        if not right:
+            undo()
+            raise ValueError(
+                f"{field} of {type(module).__name__} was written as {value!r}, but the layer then "
+                f"has {held!r}: taken back"
+            )
+        return undo
+
+    def _obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
+        """Return why a layer that can be read cannot be written."""
+        return f"{self.framework} layers are only read"
+
+    def _put(self, module: nn.Module, field: str, value: Any) -> Undo:
+        """Write a field that nothing stands against."""
+        raise NotImplementedError
+
+    def _slope(self, module: nn.Module, scale: float) -> Any:
+        """Return the derivative of the layer's spike on the grid of a scale; None if unknown."""
+        function = self.spike_function(module)
+        return None if function is None else derivative(function, scale, device=device_of(module))
+
+
+def _same_slope(before: Any, after: Any) -> bool:
+    if before is None or after is None:
+        return before is after
+    size = float(np.max(np.abs(before[1]), where=np.isfinite(before[1]), initial=0.0))
+    return bool(np.allclose(before[1], after[1], rtol=0.0, atol=SAME * size, equal_nan=True))
+
+
+def _rounding(module: nn.Module) -> float:
+    """Return how far a number may be off, in the precision of the layer's tensors."""
+    tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+    return max([SAME, *(finfo(t.dtype).eps for t in tensors)])
