@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from .findings.types import Finding
 from .surrogate import Surrogate
+
+if TYPE_CHECKING:
+    from .recommend_surrogate import RankedShape
 
 Verdict = Literal["change", "leave it", "cannot tell"]
 VERDICTS: tuple[Verdict, ...] = ("change", "leave it", "cannot tell")
@@ -121,7 +125,9 @@ class Recommendation:
         lines = [f"{self.layer}: {self.verdict}"]
         for name, (now, proposed) in self.changes.items():
             lines.append(f"  {name}: {in_words(now)} -> {in_words(proposed)}")
-        lines += [f"  {name}: {value}" for name, value in self.predicted.items()]
+        lines += [
+            f"  {name}: {value}" for name, value in self.predicted.items() if _tells(self, name)
+        ]
         return "\n".join([*lines, f"  {self.reason}"] if self.reason else lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,6 +138,102 @@ class Recommendation:
             'leave it'
         """
         return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
+
+
+class Recommendations(tuple[Recommendation, ...]):
+    """The recommendations for a model, one per spiking layer in network order.
+
+    Args:
+        entries: the recommendations.
+        ranking: layer to all shapes of surrogate on its recording, the least sensitive first.
+        kinds: layer to (framework, class).
+
+    Example:
+        >>> advice = Recommendations([Recommendation("lif1", "leave it", reason="All is well.")])
+        >>> len(advice), advice["lif1"].verdict
+        (1, 'leave it')
+    """
+
+    ranking: Mapping[str, tuple[RankedShape, ...]]
+    kinds: Mapping[str, tuple[str, str]]
+
+    def __new__(
+        cls,
+        entries: Iterable[Recommendation],
+        ranking: Mapping[str, tuple[RankedShape, ...]] | None = None,
+        kinds: Mapping[str, tuple[str, str]] | None = None,
+    ) -> Recommendations:
+        """Return the tuple with what belongs to it."""
+        made = super().__new__(cls, entries)
+        made.ranking, made.kinds = dict(ranking or {}), dict(kinds or {})
+        return made
+
+    def __getitem__(self, place: Any) -> Any:
+        """Return a recommendation by place or by the name of its layer."""
+        if isinstance(place, str):
+            for entry in self:
+                if entry.layer == place:
+                    return entry
+            raise ValueError(f"layer {place!r} is not one of {', '.join(e.layer for e in self)}")
+        return super().__getitem__(place)
+
+    def __str__(self) -> str:
+        return "\n\n".join(str(entry) for entry in self)
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return a table for people: a row per change, or one for a layer without any.
+
+        Example:
+            >>> Recommendations([Recommendation("lif1", "leave it")]).rows()[0]["verdict"]
+            'leave it'
+        """
+        rows = []
+        for entry in self:
+            shown = {name: str(value) for name, value in entry.predicted.items() if name in _SHOWN}
+            first = {"layer": entry.layer, "verdict": entry.verdict}
+            changes = [
+                {"change": name, "now": in_words(now), "proposed": in_words(proposed)}
+                for name, (now, proposed) in entry.changes.items()
+            ] or [{"change": "", "now": "", "proposed": ""}]
+            rows += [{**first, **changes[0], **shown}]
+            rows += [{"layer": "", "verdict": "", **change} for change in changes[1:]]
+        return rows
+
+    def table(self) -> pd.DataFrame:
+        """Return a DataFrame with a row per layer and quantity: before, after, errors, unit."""
+        rows = [
+            {"layer": entry.layer, "verdict": entry.verdict, "quantity": name, **vars(value)}
+            for entry in self
+            for name, value in entry.predicted.items()
+        ]
+        columns = ["layer", "verdict", "quantity", *Predicted.__dataclass_fields__]
+        return pd.DataFrame(rows, columns=columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "recommendations": [entry.to_dict() for entry in self],
+            "ranking": {
+                layer: [_plain(vars(row)) for row in rows] for layer, rows in self.ranking.items()
+            },
+        }
+
+
+_SHOWN = ("rate", "coverage", "gradient ratio")
+"""Quantities in the table for people; the others are in :meth:`Recommendations.table`."""
+
+
+def _tells(entry: Recommendation, name: str) -> bool:
+    """Return whether a line says more than the one above it: a check that agrees does not."""
+    expected = entry.predicted.get(name.removesuffix(COPY))
+    if not name.endswith(COPY) or expected is None:
+        return True
+    measured = entry.predicted[name]
+    return not abs(measured.after - expected.after) <= 0.01 * abs(expected.after)
+
+
+COPY = ", on the copy"
+"""Ending of a quantity that was measured on the copy after all changes, not predicted."""
 
 
 def in_words(value: Any) -> str:
@@ -158,6 +260,8 @@ def _with_error(value: float, error: float) -> str:
         return f"{value:.3g} (error not known)"
     if error <= 0.0:
         return f"{value:.4g}"
+    if error < 1e-5:
+        return f"{value:.3g} +- {error:.1g}"
     digits = min(max(1 - math.floor(math.log10(error)), 0), 12)
     return f"{value:.{digits}f} +- {error:.{digits}f}"
 
