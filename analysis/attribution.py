@@ -80,15 +80,22 @@ class Plan:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}={value!r} is not a whole number of at least {least}")
+        if self.method == "conductance" and self.internal_batch_size < 2:
+            raise ValueError("internal_batch_size=1 is too small for a conductance: give 2")
 
     @property
     def repeats(self) -> int:
         """Noise baselines that the method can use."""
         return 0 if self.method == "gradient_x_activation" else self.noise_baselines
 
+    @property
+    def chunk(self) -> int:
+        """Samples that are attributed together; a conductance needs two points of each at once."""
+        return max(1, self.internal_batch_size // (2 if self.method == "conductance" else 1))
+
     def work(self, tapped: Tapped, inputs: Tensor, classes: Sequence[int]) -> int:
         """Return how often :func:`attribute_timesteps` will call ``advance``."""
-        chunks = len(torch.split(inputs, self.internal_batch_size))
+        chunks = len(torch.split(inputs, self.chunk))
         return chunks * len(tapped.taps) * len(classes) * (2 + self.repeats)
 
 
@@ -126,7 +133,7 @@ def attribute_timesteps(
     """
     parts = []
     try:
-        for chunk in torch.split(inputs, plan.internal_batch_size):
+        for chunk in torch.split(inputs, plan.chunk):
             start = torch.zeros_like(chunk) if baseline is None else baseline.expand_as(chunk)
             worker = _Chunk(tapped, chunk, start, plan)
             parts.append(worker.attribute(tuple(classes), plan.seed + len(parts), advance))
@@ -144,10 +151,11 @@ def attribute_timesteps(
         }
 
     saliency = [part["inputs"] for part in parts if "inputs" in part]
+    scores = joined("scores", 1)
     return Attribution(
         plan.method,
         tuple(classes),
-        joined("scores", 1),
+        scores,
         joined("ablation", 1),
         joined("change", 1),
         joined("noise", 2),
@@ -159,6 +167,11 @@ def attribute_timesteps(
             "seed": plan.seed,
             "samples": len(inputs),
         },
+        tuple(
+            f"{layer}: the gradients are not finite; look at the surrogate (spikescope lint)"
+            for layer, values in scores.items()
+            if not np.isfinite(values).all()
+        ),
     )
 
 
@@ -207,10 +220,10 @@ class _Chunk:
             )
             hide = self._ablated if method == "ablation" else self._occluded
             return hide(layer, label, baselines)
-        integral = {
+        integral: dict[str, Any] = {
             "target": label,
             "n_steps": self._plan.steps,
-            "internal_batch_size": max(self._plan.internal_batch_size, len(self._inputs)),
+            "internal_batch_size": self._plan.internal_batch_size,
         }
         with warnings.catch_warnings():
             # The timesteps of one layer are replaced together: none depends on another.
@@ -219,6 +232,8 @@ class _Chunk:
                 layered = LayerIntegratedGradients(self._tapped, taps)
                 parts = layered.attribute(self._inputs, start, **integral)
             elif method == "conductance":
+                # Differences along the path: only points at both its ends leave nothing out.
+                integral["method"] = "riemann_trapezoid"
                 parts = [
                     LayerConductance(self._tapped, tap).attribute(self._inputs, start, **integral)
                     for tap in taps
@@ -281,7 +296,7 @@ class _Chunk:
         return _numbers(
             IntegratedGradients(self._tapped).attribute(
                 self._inputs, self._start, target=label, n_steps=self._plan.steps,
-                internal_batch_size=max(self._plan.internal_batch_size, len(self._inputs)),
+                internal_batch_size=self._plan.internal_batch_size,
             )
         )  # fmt: skip
 
@@ -311,6 +326,48 @@ def timestep_falls(
     """
     gates = torch.ones(samples, timesteps, device=target.device)
     return _numbers(FeatureAblation(gated).attribute(gates, target=target))
+
+
+def input_sums(
+    model: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    start: Tensor,
+    targets: Tensor,
+    steps: int,
+    internal_batch_size: int,
+) -> Array:
+    """Return the sum of each sample's integrated gradients at the input.
+
+    Args:
+        model: outputs ``[N, classes]`` for inputs ``[N, ...]``.
+        inputs: end of the path, ``[N, ...]``.
+        start: its beginning, same shape.
+        targets: class of each sample, ``[N]``.
+        steps: points of the integral.
+        internal_batch_size: samples that one forward pass may hold.
+
+    Returns:
+        ``[sample]`` in units of the output.
+
+    Example:
+        >>> weights = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> given = torch.tensor([[1.0, 1.0]])
+        >>> input_sums(lambda x: x @ weights, given, 0 * given, torch.tensor([1]), 4, 8)
+        array([6.])
+
+    Source:
+        Sundararajan, Taly and Yan 2017, eq. 1; computed by captum.
+    """
+    gradients = IntegratedGradients(model)
+    sums = []
+    for part, base, labels in zip(
+        *(tensor.split(internal_batch_size) for tensor in (inputs, start, targets)), strict=True
+    ):
+        found = gradients.attribute(
+            part, base, target=labels, n_steps=steps, internal_batch_size=internal_batch_size
+        )
+        sums.append(_numbers(found.flatten(1).sum(1)))
+    return np.concatenate(sums)
 
 
 def _only(part: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -91,7 +91,8 @@ class Attribution:
     @property
     def faithful(self) -> bool:
         """Whether every layer's attributions add up."""
-        return all(check.faithful for check in self.checks())
+        gaps = (self._gap(layer)[0] for layer in self.layers)
+        return all(gap <= GAP_BOUND for gap in gaps)
 
     @property
     def badge(self) -> str:
@@ -129,9 +130,13 @@ class Attribution:
         """Return how far each layer's attribution can be trusted."""
         return tuple(self._check(layer) for layer in self.layers)
 
+    def _gap(self, layer: str) -> tuple[float, float]:
+        attributed = self.scores[layer].sum(-1)
+        return completeness_gap(attributed.ravel(), self.output_change[layer].ravel())
+
     def _check(self, layer: str) -> Check:
         scores, change = self.scores[layer], self.output_change[layer]
-        gap, gap_error = completeness_gap(scores.sum(-1).ravel(), change.ravel())
+        gap, gap_error = self._gap(layer)
         agreement = rank_agreement(scores, self.ablation[layer])
         noise = self.noise.get(layer)
         stability = float("nan")
