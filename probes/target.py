@@ -61,7 +61,7 @@ def build_case(target: str) -> Case:
         >>> type(case.model).__name__, case.inputs
         ('DigitsNet', None)
     """
-    value = _call(target)
+    value = call_target(target)
     parts = value if isinstance(value, tuple) else (value,)
     if not 1 <= len(parts) <= 3 or not all(isinstance(part, Tensor) for part in parts[1:]):
         given = ", ".join(type(part).__name__ for part in parts)
@@ -77,7 +77,12 @@ def build_case(target: str) -> Case:
     return Case(model, *parts[1:], *[None] * (3 - len(parts)))
 
 
-def _call(target: str) -> Any:
+def call_target(target: str) -> Any:
+    """Return what the callable of ``MODULE:CALLABLE`` returns.
+
+    Raises:
+        ValueError: no such module or attribute, or the call failed; one line that quotes it.
+    """
     module_name, colon, name = target.partition(":")
     if not (colon and module_name and name):
         raise ValueError(f"{target!r} is not MODULE:CALLABLE, such as my_package.models:build")
