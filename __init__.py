@@ -31,6 +31,7 @@ _HOMES = {
     "compare": ".analysis.compare",
     "diagnose": ".analysis.findings",
     "open_run": ".data.runs",
+    "recommend": ".probes.preflight",
     "restore": ".probes.apply",
     "watch": ".probes.probe",
 }
@@ -43,9 +44,11 @@ __all__ = [
     "SpikescopeWarning",
     "__version__",
     "apply",
+    "attribute",
     "compare",
     "diagnose",
     "open_run",
+    "recommend",
     "restore",
     "watch",
 ]
