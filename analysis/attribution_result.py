@@ -142,7 +142,7 @@ class Attribution:
         stability = float("nan")
         if noise is not None and len(noise):
             mine = scores.mean(1).ravel()
-            found = [_spearman(mine, other.mean(1).ravel()) for other in noise]
+            found = [float(_spearman(mine, other.mean(1).ravel())) for other in noise]
             stability = float(np.mean(found))
         return Check(
             layer,
@@ -211,24 +211,28 @@ def rank_agreement(scores: Array, truth: Array) -> tuple[float, float, float]:
     """
     if scores.shape[0] * scores.shape[2] < 3:
         return float("nan"), float("nan"), float("nan")
-    whole = _spearman(scores.mean(1).ravel(), truth.mean(1).ravel())
-    random = np.random.default_rng(0)
+    whole = float(_spearman(scores.mean(1).ravel(), truth.mean(1).ravel()))
     samples = scores.shape[1]
-    found = []
-    for _ in range(RESAMPLES):
-        chosen = random.integers(samples, size=samples)
-        found.append(_spearman(scores[:, chosen].mean(1).ravel(), truth[:, chosen].mean(1).ravel()))
-    values = np.array(found)[np.isfinite(found)]
-    if len(values) == 0 or samples < 2:
+    if samples < 2:
+        return whole, float("nan"), float("nan")
+    drawn = np.random.default_rng(0).multinomial(samples, [1.0 / samples] * samples, RESAMPLES)
+    one, other = (
+        np.einsum("rs,cst->rct", drawn / samples, maps).reshape(RESAMPLES, -1)
+        for maps in (scores, truth)
+    )
+    values = _spearman(one, other)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
         return whole, float("nan"), float("nan")
     tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(values, [tail, 1.0 - tail])
     return whole, float(low), float(high)
 
 
-def _spearman(a: Array, b: Array) -> float:
-    if len(a) < 3 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return float("nan")
-    if np.ptp(a) == 0.0 or np.ptp(b) == 0.0:
-        return float("nan")
-    return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
+def _spearman(a: Array, b: Array) -> Any:
+    """Return the rank correlation along the last axis; NaN for a constant or unknown row."""
+    ranks = [stats.rankdata(values, axis=-1) for values in (a, b)]
+    x, y = (rank - rank.mean(-1, keepdims=True) for rank in ranks)
+    size = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+    known = np.isfinite(a).all(-1) & np.isfinite(b).all(-1) & (size > 0.0) & (a.shape[-1] > 2)
+    return np.where(known, (x * y).sum(-1) / np.where(size > 0.0, size, 1.0), np.nan)

@@ -8,6 +8,7 @@ import os
 import re
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 KINDS = ("attribution", "timesteps", "fidelity")
 _META = "meta"
+_BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class StudyError(ValueError):
@@ -110,10 +112,10 @@ def read_studies(folder: str | Path, kind: str | None = None) -> tuple[list[Stud
         if found not in KINDS or kind not in (None, found):
             continue
         try:
-            with np.load(path, allow_pickle=False) as content:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
                 arrays = {key: content[key] for key in content.files if key != _META}
                 meta = json.loads(str(content[_META]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except _BROKEN as error:
             problems.append(f"{path.name} cannot be read and is left out ({error})")
             continue
         studies.append(Study(found, name, meta, arrays))
