@@ -11,17 +11,19 @@ from typing import Any
 
 import typer
 
-from . import cli_compare, cli_live, cli_runs, cli_theory
+from . import cli_attribute, cli_compare, cli_live, cli_recommend, cli_runs, cli_theory, cli_train
 
 COMMANDS = (
     cli_live.demo,
+    cli_train.train,
     cli_runs.diagnose,
     cli_live.lint,
     cli_compare.compare,
+    cli_attribute.attribute,
     cli_runs.runs,
     cli_runs.dashboard,
     cli_theory.stationary,
-    cli_theory.recommend,
+    cli_recommend.recommend,
 )
 
 app = typer.Typer(

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from ..data.datasets import load
+from .models.bar import SHOW_LOSS_EVERY, threads, training_bar
 from .models.counts import require_at_least_one
 from .models.networks import digits_net
 from .models.training import find_device, train
@@ -27,7 +18,6 @@ from .probe import watch
 
 # Enough records to see training unfold, few enough that recording stays a small part of the time.
 RECORD_EVERY = 5
-SHOW_LOSS_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -76,9 +66,9 @@ def run_demo(
     torch.manual_seed(seed)
     model = digits_net(classes=dataset.classes).to(where)
     with (
-        _one_thread(),
+        threads(1),
         watch(model, out, every=RECORD_EVERY) as probe,
-        _progress_bar(console) as bar,
+        training_bar(console) as bar,
     ):
         task = bar.add_task("training", total=None, loss="-", accuracy="-")
 
@@ -101,30 +91,3 @@ def run_demo(
             on_epoch=on_epoch,
         )
     return DemoResult(probe.path, history.accuracies[-1], len(dataset.test_targets))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread.
-
-    The tensors are small: a second thread gains little, but on a machine that is busy with other
-    work the threads wait for each other and training takes ten times as long.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _progress_bar(console: Console | None) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}, test accuracy {task.fields[accuracy]}"),
-        TimeRemainingColumn(),
-        console=console,
-    )

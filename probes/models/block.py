@@ -41,8 +41,9 @@ class SpikingBlock(nn.Module):
         )
         if plain:
             start_for_spikes(self.conv.weight)
-        self.lif = LIF(**neuron)
-        self.norm = normalisation(norm, channels_out, self.lif.spec.threshold)
+        lif = LIF(**neuron)
+        self.norm = normalisation(norm, channels_out, lif.spec.threshold)
+        self.lif = lif
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Turn ``[T, N, channels_in, H, W]`` into spikes ``[T, N, channels_out, H', W']``."""

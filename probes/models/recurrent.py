@@ -30,8 +30,9 @@ class RecurrentLayer(nn.Module):
     def __init__(self, features: int, units: int, norm: Norm = "none", **neuron: Any) -> None:
         super().__init__()
         self.input = nn.Linear(features, units, bias=norm == "none")
-        self.lif = LIF(**neuron, step_mode="single")
-        self.norm = normalisation(norm, units, self.lif.spec.threshold)
+        lif = LIF(**neuron, step_mode="single")
+        self.norm = normalisation(norm, units, lif.spec.threshold)
+        self.lif = lif
         self.recurrent = nn.Linear(units, units, bias=False)
         start_for_spikes(self.input.weight)
         nn.init.normal_(self.recurrent.weight, 0.0, 0.5 / math.sqrt(units))

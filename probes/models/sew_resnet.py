@@ -57,8 +57,9 @@ class SpikingLinear(nn.Module):
         self.linear = nn.Linear(features, units, bias=norm == "none")
         if norm == "none":
             start_for_spikes(self.linear.weight)
-        self.lif = LIF(**neuron)
-        self.norm = normalisation(norm, units, self.lif.spec.threshold)
+        lif = LIF(**neuron)
+        self.norm = normalisation(norm, units, lif.spec.threshold)
+        self.lif = lif
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Turn ``[T, N, features]`` into spikes ``[T, N, units]``."""
