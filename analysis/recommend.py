@@ -209,6 +209,16 @@ class Recommendations(tuple[Recommendation, ...]):
         columns = ["layer", "verdict", "quantity", *Predicted.__dataclass_fields__]
         return pd.DataFrame(rows, columns=columns)
 
+    def snippet(self, model: str = "model") -> str:
+        """Return code in the user's own framework that carries the recommendations out.
+
+        Args:
+            model: name of the model's variable.
+        """
+        from .snippets import snippet
+
+        return snippet(self, self.kinds, model)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
