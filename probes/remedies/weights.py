@@ -190,6 +190,8 @@ class StabilityInit(WeightInit):
         published: bool = False,
         layers: Collection[str] | None = None,
     ) -> None:
+        if not 0.0 < target_rate < 1.0:
+            raise ValueError(f"target_rate={target_rate!r} is not possible: it must be in (0, 1)")
         super().__init__(name, model, layers, weights, recurrent, seed)
         given = target_rate if input_rate is None else input_rate
         rates = per_layer("input_rate", given, [place.name for place in self.places])
