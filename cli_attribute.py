@@ -11,6 +11,8 @@ from rich.console import Console
 from .cli_print import AsJson, print_json, print_rows
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .analysis.attribution_result import Attribution
     from .analysis.timestep_result import TimestepImportance
 
@@ -88,6 +90,10 @@ def _content(found: Attribution, importance: TimestepImportance | None) -> dict[
     return content
 
 
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
 def _print(console: Console, found: Attribution, importance: TimestepImportance | None) -> None:
     console.print(f"{found.method}: {found.badge}", style="bold")
     for note in found.notes:
@@ -122,7 +128,7 @@ def _print(console: Console, found: Attribution, importance: TimestepImportance 
     )
     if importance is None:
         return
-    print_rows(console, importance.table().to_dict("records"))
+    print_rows(console, _records(importance.table()))
     if importance.reason:
         console.print(f"Accuracy with fewer timesteps: {importance.reason}", markup=False)
     else:

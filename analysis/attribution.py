@@ -38,10 +38,13 @@ OCCLUDED = 2
 class Tapped(Protocol):
     """A model in which each timestep of each layer passes a module of its own."""
 
-    taps: Mapping[str, Sequence[nn.Module]]
+    @property
+    def taps(self) -> Mapping[str, Sequence[nn.Module]]:
+        """The modules of each layer, one per timestep."""
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Return outputs ``[N, classes]``."""
+    @property
+    def __call__(self) -> Callable[..., Any]:
+        """Inputs ``[N, ...]`` to outputs ``[N, classes]``."""
 
     def replaced(self, outputs: dict[str, Tensor]) -> AbstractContextManager[None]:
         """Let layers hand on given outputs ``[N, T, ...]`` in place of their own."""
@@ -131,7 +134,7 @@ def attribute_timesteps(
         Sundararajan, Taly and Yan 2017 (integrated gradients); Dhamdhere, Sundararajan and Yan
         2019, eq. 3 (conductance); captum for the computation.
     """
-    parts = []
+    parts: list[dict[str, Any]] = []
     try:
         for chunk in torch.split(inputs, plan.chunk):
             start = torch.zeros_like(chunk) if baseline is None else baseline.expand_as(chunk)
@@ -180,8 +183,7 @@ class _Chunk:
 
     def __init__(self, tapped: Tapped, inputs: Tensor, start: Tensor, plan: Plan) -> None:
         self._tapped, self._inputs, self._start, self._plan = tapped, inputs, start, plan
-        with torch.no_grad():
-            self._outputs = tapped(inputs)
+        self._outputs = self._output(inputs)
 
     def attribute(
         self, classes: tuple[int, ...], seed: int, advance: Callable[[], None]
@@ -260,7 +262,7 @@ class _Chunk:
 
         def forward(given: Tensor) -> Tensor:
             with self._tapped.replaced({layer: given}):
-                return self._tapped(self._inputs)
+                return self._output(self._inputs)
 
         outputs = self._handed_on(layer, self._inputs)
         window = (min(OCCLUDED, outputs.shape[1]), *outputs.shape[2:])
@@ -268,22 +270,27 @@ class _Chunk:
             outputs, sliding_window_shapes=window, baselines=baselines, target=label
         )
         # Every element of a timestep carries the fall of its windows.
-        return _numbers(found.flatten(2)[:, :, 0]) / window[0]
+        falls: Array = _numbers(found.flatten(2)[:, :, 0]) / window[0]
+        return falls
 
     def _reference(self, layer: str) -> Tensor:
         """Return the output that the scores count from."""
         if self._plan.method == "conductance":
-            with torch.no_grad():
-                return self._tapped(self._start)
+            return self._output(self._start)
         integral = self._plan.method == "integrated_gradients"
         baselines = self._handed_on(layer, self._start) if integral else self._silent(layer)
-        with torch.no_grad(), self._tapped.replaced({layer: baselines}):
-            return self._tapped(self._inputs)
+        with self._tapped.replaced({layer: baselines}):
+            return self._output(self._inputs)
+
+    def _output(self, inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            output: Tensor = self._tapped(inputs)
+        return output
 
     def _handed_on(self, layer: str, inputs: Tensor) -> Tensor:
         """Return what a layer hands on, ``[N, T, ...]``."""
-        with torch.no_grad(), self._tapped.seen(layer) as outputs:
-            self._tapped(inputs)
+        with self._tapped.seen(layer) as outputs:
+            self._output(inputs)
         return torch.stack(outputs, 1)
 
     def _silent(self, layer: str) -> Tensor:
@@ -361,7 +368,8 @@ def input_sums(
     gradients = IntegratedGradients(model)
     sums = []
     for part, base, labels in zip(
-        *(tensor.split(internal_batch_size) for tensor in (inputs, start, targets)), strict=True
+        *(torch.split(tensor, internal_batch_size) for tensor in (inputs, start, targets)),
+        strict=True,
     ):
         found = gradients.attribute(
             part, base, target=labels, n_steps=steps, internal_batch_size=internal_batch_size

@@ -86,8 +86,8 @@ def stored_timesteps(folder: str | Path) -> tuple[TimestepImportance | None, lis
     studies, problems = read_studies(folder, "timesteps")
     for study in studies:
         try:
-            arrays = (study.arrays[k] for k in ("falls", "right_without", "right_with_first"))
-            return TimestepImportance(*arrays, reason=study.meta["reason"]), problems
+            arrays = {k: study.arrays[k] for k in ("falls", "right_without", "right_with_first")}
+            return TimestepImportance(reason=study.meta["reason"], **arrays), problems
         except (KeyError, TypeError) as error:
             problems.append(f"timesteps.{study.name}.npz lacks {error} and is left out")
     return None, problems

@@ -60,4 +60,4 @@ class TimestepImportance:
             error = standard_error(lost)
             if lost.mean() <= 1.645 * (0.0 if np.isnan(error) else error):
                 return t + 1
-        return self.falls.shape[1]
+        return int(self.falls.shape[1])

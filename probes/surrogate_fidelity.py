@@ -87,8 +87,8 @@ def surrogate_fidelity(
     layers = _layers(tapped.model)
     start = torch.zeros_like(inputs) if baseline is None else baseline.expand_as(inputs)
     with torch.no_grad():
-        answers = torch.cat([tapped(part) for part in inputs.split(internal_batch_size)])
-        empty = torch.cat([tapped(part) for part in start.split(internal_batch_size)])
+        answers = torch.cat([tapped(part) for part in torch.split(inputs, internal_batch_size)])
+        empty = torch.cat([tapped(part) for part in torch.split(start, internal_batch_size)])
     labels = answers.argmax(1) if targets is None else targets.to(answers.device)
     change = (answers - empty).gather(1, labels[:, None])[:, 0].double().cpu().numpy()
     configurations = [(shape, float(width)) for shape in shapes for width in widths]

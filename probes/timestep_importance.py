@@ -78,14 +78,15 @@ def timestep_importance(
     falls, without, first = [], [], []
     reason = "" if run is not None else _NO_LENGTH
     pieces = list(
-        zip(inputs.split(internal_batch_size), targets.split(internal_batch_size), strict=True)
+        zip(*(torch.split(part, internal_batch_size) for part in (inputs, targets)), strict=True)
     )
     with steps_of("leaving out timesteps", 2 * steps * len(pieces), progress) as advance:
         for given, labels in pieces:
 
             def gated(gates: Tensor, given: Tensor = given) -> Tensor:
                 with torch.no_grad(), tapped.gated(gates):
-                    return tapped(given)
+                    outputs: Tensor = tapped(given)
+                return outputs
 
             falls.append(timestep_falls(gated, len(given), steps, labels.to(given.device)))
             right = []
