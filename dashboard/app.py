@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,16 @@ from dash import (
     dcc,
     html,
     no_update,
+    set_props,
 )
 
 from ..data.runs import RunError
 from .catalogue import Catalogue, Snapshot
 from .components import named, switch
-from .pages import about, findings, layer, overview, runs
+from .live import Memory, changes, patch, record
+from .pages import PAGES, about, findings
 from .pages.content import CHECKING
+from .routes import add_routes
 from .security import Access, protect
 from .view import View
 from .words import state, verdict
@@ -53,12 +58,11 @@ _INDEX = """<!DOCTYPE html>
     </body>
 </html>"""
 
-_PAGES: dict[str, tuple[str, Any]] = {
-    "overview": ("Overview", overview.render),
-    "layer": ("Layer", layer.render),
-    "findings": ("Findings", findings.render),
-    "about": ("About", about.render),
+_WHICH: dict[str, dict[str, Any]] = {
+    "save": {"kind": MATCH, "index": MATCH},
+    "copy": {"index": MATCH},
 }
+"""What tells apart the buttons of a kind."""
 
 
 def create_app(root: Path, access: Access | None = None) -> Dash:
@@ -91,6 +95,7 @@ def create_app(root: Path, access: Access | None = None) -> Dash:
     )
     app.layout = _layout()
     _connect(app, catalogue)
+    add_routes(app.server, catalogue, lambda view: _page(catalogue, view))
     protect(app, access or Access())
     return app
 
@@ -131,10 +136,12 @@ def _layout() -> dmc.MantineProvider:
 
 
 def _connect(app: Dash, catalogue: Catalogue) -> None:
+    memory = Memory()
+
     def draw(search: str | None, beat: int, drawn: dict[str, Any]) -> tuple[Any, ...]:
         view = View.parse(search)
         only_new = ctx.triggered_id == "beat"
-        return _draw(catalogue, view, drawn or {}, only_new)
+        return _draw(catalogue, memory, view, drawn or {}, only_new)
 
     def spell_out(chosen: list[dict[str, Any]] | None, search: str | None) -> Any:
         if not chosen:
@@ -187,6 +194,14 @@ def _connect(app: Dash, catalogue: Catalogue) -> None:
         State({"type": "set", "key": ALL}, "id"),
         prevent_initial_call=True,
     )
+    for name, kind in (("save", "save"), ("copy", "copy")):
+        clientside(
+            ClientsideFunction("spikescope", name),
+            Output({"type": kind, **_WHICH[kind]}, "n_clicks"),
+            Input({"type": kind, **_WHICH[kind]}, "n_clicks"),
+            State({"type": kind, **_WHICH[kind]}, "id"),
+            prevent_initial_call=True,
+        )
     clientside(
         ClientsideFunction("spikescope", "beat"),
         Output("beat", "data"),
@@ -200,30 +215,40 @@ def _name(catalogue: Catalogue, view: View) -> str:
     return view.run or catalogue.only
 
 
+def _page(catalogue: Catalogue, view: View) -> str:
+    """Return the page that a view stands for."""
+    if view.page in PAGES and not PAGES[view.page].of_run:
+        return view.page
+    if not _name(catalogue, view):
+        return "runs"
+    return view.page if view.page in PAGES else "overview"
+
+
+UNCHANGED = (no_update,) * 9
+"""A tick without news."""
+
+
 def _draw(
-    catalogue: Catalogue, view: View, drawn: dict[str, Any], only_new: bool
+    catalogue: Catalogue, memory: Memory, view: View, drawn: dict[str, Any], only_new: bool
 ) -> tuple[Any, ...]:
-    """Return everything on the page for a view; on a tick only if the disk has changed."""
+    """Return everything on the page for a view; on a tick only what is new."""
     run: Snapshot | None = None
-    name = "" if view.page == "runs" else _name(catalogue, view)
-    line: Any = None
-    page = view.page or "overview"
+    page = _page(catalogue, view)
+    name = _name(catalogue, view) if PAGES[page].of_run else ""
     unfinished = False
     try:
         if name:
             run = catalogue.run(name)
             seen: Any = [*run.stamp, view.search()]
         else:
-            seen = [_disk(catalogue), view.search()]
+            seen = [_disk(catalogue) if page == "runs" else "", view.search()]
         if only_new and drawn.get("seen") == seen:
-            return (no_update,) * 9
+            return UNCHANGED
         if run is None:
-            content = runs.render(catalogue, view.but(page="runs"))
+            content = PAGES[page].render(catalogue, view)
         else:
-            page = page if page in _PAGES else "overview"
             unfinished = not run.check()
-            line = _verdict(run)
-            content = _PAGES[page][1](run, view)
+            content = PAGES[page].render(run, view)
         unfinished |= content.unfinished
         seen = None if unfinished else seen
     except (RunError, OSError) as error:
@@ -235,19 +260,40 @@ def _draw(
         seen = None
         content = about.unreadable(name, f"An error of spikescope itself: {error!r}")
     # The switches stay while this stays, and with them the keyboard's focus.
-    shape = [page if run else "runs", name, *map(repr, content.shape)]
-    live = unfinished or (run.state == "recording" if run is not None else not name)
+    shape = [page, name, *map(repr, content.shape)]
+    live = unfinished or (run.state == "recording" if run is not None else page == "runs")
+    defaults = content.defaults | {"theme": "light", "metric": "coverage", "show": "figures"}
+    sent = record([content.body, content.controls], defaults)
+    key = _key(sent)
+    memory.put(key, sent)
+    before = memory.get(str(drawn.get("key"))) if only_new else None
+    moved = changes(before, sent) if before is not None else None
+    if before is not None and moved is not None:
+        for (component, prop), value in moved.items():
+            set_props(json.loads(component), {prop: value})
+        controls, body = no_update, no_update
+        switches = patch(before.defaults, sent.defaults)
+    else:
+        controls = no_update if drawn.get("shape") == shape else content.controls
+        body, switches = content.body, defaults
     return (
-        view.theme,
+        no_update if only_new else view.theme,
         _crumbs(run, name, view),
-        _tabs(page, name, view) if run is not None else [],
-        line,
-        no_update if drawn.get("shape") == shape else content.controls,
-        content.body,
-        content.defaults | {"theme": "light", "metric": "coverage", "show": "figures"},
-        {"seen": seen, "shape": shape},
+        no_update if only_new else _tabs(page, name, view),
+        _verdict(run) if run is not None else None,
+        controls,
+        body,
+        switches,
+        {"seen": seen, "shape": shape, "key": key},
         -1 if live else 0,
     )
+
+
+def _key(sent: Any) -> str:
+    """Return what names a page's state: the browser sends it back with the next tick."""
+    content = [sent.skeleton, sorted((*leaf, value) for leaf, value in sent.leaves.items())]
+    text = json.dumps([content, sent.defaults], default=str)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _disk(catalogue: Catalogue) -> list[Any]:
@@ -270,7 +316,12 @@ def _verdict(run: Snapshot) -> html.P | None:
 
 def _crumbs(run: Snapshot | None, name: str, view: View) -> list[Any]:
     home = View(page="runs", theme=view.theme).search()
-    parts: list[Any] = [html.H1("spikescope"), dcc.Link("runs", href=home)]
+    choose = View(page="choose", theme=view.theme).search()
+    parts: list[Any] = [
+        html.H1("spikescope"),
+        dcc.Link("runs", href=home),
+        dcc.Link("choose", href=choose),
+    ]
     if name:
         parts += [html.Span("/"), dcc.Link(name, href=View(run=name, theme=view.theme).search())]
     if run is not None:
@@ -279,12 +330,16 @@ def _crumbs(run: Snapshot | None, name: str, view: View) -> list[Any]:
 
 
 def _tabs(page: str, name: str, view: View) -> list[dcc.Link]:
+    if not name:
+        return []
     # The page changes, what is looked at stays.
     return [
         dcc.Link(
-            title,
+            entry.title,
             href=view.but(run=name, page=key).search(),
             className="page-link here" if key == page else "page-link",
+            title=entry.question,
         )
-        for key, (title, _) in _PAGES.items()
+        for key, entry in PAGES.items()
+        if entry.of_run
     ]

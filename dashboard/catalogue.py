@@ -6,18 +6,17 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..analysis.findings import Finding, diagnose
 from ..data.runs import Run, RunError, find_runs
+from ..data.schema import MODES
 from .figures_scalars import thin
+from .lazy import LazyRun
 from .words import worst
 
 log = logging.getLogger(__name__)
@@ -37,23 +36,26 @@ _ONE_CHECK = threading.Lock()
 Stamp = tuple[int, float, str]
 
 
-class Snapshot(Run):
-    """A run as it was when it was first looked at: its tables are read once.
+class Snapshot(LazyRun):
+    """A run as it was when it was first looked at, read piece by piece.
 
     Readers on several threads share it; frames that it returns must not be changed. ``failure``
     says why the findings could not be worked out; it is empty where they could.
 
     Args:
         path: folder of the run.
-        before: the same run as it was before, if it was looked at.
+        before: the same run as it was before, if it was looked at: what was read stays.
+        catalogue: where its siblings are looked up.
     """
 
-    def __init__(self, path: Path, before: Snapshot | None = None) -> None:
-        super().__init__(path)
+    def __init__(
+        self, path: Path, before: Snapshot | None = None, catalogue: Catalogue | None = None
+    ) -> None:
+        super().__init__(path, None if before is None else before.known)
         self.stamp = stamp(path)
+        self.catalogue = catalogue
         self._lock = threading.RLock()
-        self._frames: dict[str, pd.DataFrame] = {}
-        self._places: dict[str, dict[Any, Any]] = {}
+        self._scalars: pd.DataFrame | None = None
         self._checker: threading.Thread | None = None
         self._checked = threading.Event()
         # The youngest findings, shared with the run as it was before: they are shown while new
@@ -65,43 +67,26 @@ class Snapshot(Run):
         self._due = 0.0
         self.failure = ""
 
-    def table(
-        self,
-        columns: Sequence[str] | None = None,
-        *,
-        layer: str | None = None,
-        mode: str | None = None,
-        since: int | None = None,
-    ) -> pd.DataFrame:
-        """Return ``Run.table()`` from memory."""
-        with self._lock:
-            if "all" not in self._frames:
-                self._frames["all"] = super().table()
-            table = self._frames["all"]
-            if mode is not None:
-                if mode not in self._frames:
-                    self._frames[mode] = table[table["mode"] == mode]
-                table = self._frames[mode]
-            if layer is not None:
-                self.layer(layer)
-                # Comparing names row by row would be felt in a long run.
-                key = mode or "all"
-                if key not in self._places:
-                    self._places[key] = table.groupby("layer", sort=False).indices
-                table = table.iloc[self._places[key].get(layer, [])]
-        if since is not None:
-            table = table[table["step"] >= since]
-        if columns is not None:
-            keys = ["step", "mode", "layer", "t"]
-            table = table[[*keys, *(name for name in columns if name not in keys)]]
-        return table
-
     def scalars(self) -> pd.DataFrame:
         """Return ``Run.scalars()`` from memory."""
         with self._lock:
-            if "scalars" not in self._frames:
-                self._frames["scalars"] = super().scalars()
-            return self._frames["scalars"]
+            if self._scalars is None:
+                self._scalars = super().scalars()
+            return self._scalars
+
+    def siblings(self) -> list[str]:
+        """Return the names of the runs beside this one, itself among them."""
+        return list(self.catalogue.paths()) if self.catalogue is not None else [self.name]
+
+    def sibling(self, name: str) -> Snapshot:
+        """Return another run under the same root.
+
+        Raises:
+            RunError: no such run, or one that cannot be read.
+        """
+        if self.catalogue is None:
+            raise RunError(f"There is no run named {name!r} here.")
+        return self.catalogue.run(name)
 
     @property
     def findings(self) -> list[Finding]:
@@ -141,11 +126,15 @@ class Snapshot(Run):
         finally:
             self._checked.set()
 
-    @cached_property
+    @property
     def modes(self) -> list[str]:
-        """Modes that were recorded, train first."""
-        seen = set(self.table(["u_mean"])["mode"].unique())
-        return [mode for mode in ("train", "eval") if mode in seen]
+        """Modes that were recorded, as far as is known by now, train first."""
+        return [mode for mode in MODES if len(self.steps_so_far(mode))]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
 
 
 def stamp(path: Path) -> Stamp:
@@ -164,25 +153,28 @@ class Summary:
         last_step: the last of them, None without any.
         losses: loss over training, thinned; empty if none was given.
         worst: the gravest finding, None without any.
+        size: bytes on disk.
     """
 
     steps: int
     last_step: int | None
     losses: np.ndarray
     worst: Finding | None
+    size: int
 
     @classmethod
     def of(cls, run: Snapshot) -> Summary:
         """Summarise a run."""
-        steps = run.table(["u_mean"])["step"]
+        steps = run.steps(None)
         scalars = run.scalars()
         losses = scalars["loss"].dropna() if "loss" in scalars else pd.Series(dtype=float)
         kept = losses.to_numpy(dtype=float)
         return cls(
-            int(steps.nunique()),
-            int(steps.max()) if len(steps) else None,
+            len(steps),
+            int(steps[-1]) if len(steps) else None,
             kept[thin(kept, SPARKLINE)],
             worst(run.findings),
+            run.size,
         )
 
 
@@ -231,7 +223,7 @@ class Catalogue:
         with self._lock:
             known = self._open.get(name)
             if known is None or known.stamp != stamp(path):
-                known = Snapshot(path, known)
+                known = Snapshot(path, known, self)
                 self._open[name] = known
             self._open.move_to_end(name)
             while len(self._open) > KEPT:

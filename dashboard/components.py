@@ -10,10 +10,7 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
-from dash import dcc, html
-
-from .figures_style import CONFIG, reading
+from dash import html
 
 # The grid follows the page's theme through its variables.
 GRID_THEME = {
@@ -35,39 +32,6 @@ _FOUR_DIGITS = {
 def named(label: str) -> dict[str, Any]:
     """Return the attribute that names an element for assistive technology."""
     return {"aria-label": label}
-
-
-def figure_block(drawn: go.Figure, goes: str = "", *, index: str = "") -> html.Figure:
-    """Return a figure with the sentence that reads it aloud.
-
-    Args:
-        drawn: a figure of this package.
-        goes: what a click on a point opens: ``"layer"``, ``"t"``, ``"step"`` or nothing.
-        index: tells graphs of one kind on one page apart.
-
-    Returns:
-        An html figure; assistive technology gets the sentence for the picture.
-    """
-    words = reading(drawn)
-    height = int(drawn.layout.height)
-    graph = dcc.Graph(
-        id={"type": "graph", "goes": goes, "index": index},
-        figure=drawn,
-        config=CONFIG,
-        responsive=True,
-        style={"height": f"{height}px", "width": "100%"},
-    )
-    title = drawn.layout.title.text or ""
-    return html.Figure(
-        [
-            # Beside the graph, not around it: what lies inside a picture is not read, and the
-            # graph's own button would be out of reach.
-            html.Div(role="img", className="unseen", **named(f"{title}. {words}")),
-            graph,
-            html.Figcaption(words, className="reading"),
-        ],
-        className="figure",
-    )
 
 
 def grid(

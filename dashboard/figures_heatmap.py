@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from ..data.runs import Run
 from .figures_style import figure, nothing, palette, plain, short
+from .lazy import LazyRun, lazy
 from .metrics import METRICS, Metric, metric_values
 
 MOST_LABELS = 45
@@ -72,7 +73,7 @@ def recorded_steps(run: Run, mode: str = "train") -> np.ndarray:
     Returns:
         ``[R]`` steps.
     """
-    return np.unique(run.table(["u_mean"], mode=mode)["step"].to_numpy())
+    return lazy(run).steps(mode)
 
 
 def cells(
@@ -95,30 +96,25 @@ def cells(
     if metric not in METRICS:
         raise ValueError(f"metric={metric!r} is unknown: it must be one of {', '.join(METRICS)}")
     what = METRICS[metric]
-    table = run.table(mode=mode)
-    if table.empty:
+    record = lazy(run)
+    chosen = chosen_step(record, step, mode)
+    if chosen is None:
         return None
-    steps = table["step"].to_numpy()
-    chosen = int(steps[-1]) if step is None else step
-    if chosen not in steps:
-        raise ValueError(
-            f"step={chosen} was not recorded in {mode}: the recorded steps run from "
-            f"{steps[0]} to {steps[-1]}"
-        )
+    here = record.rows_at(chosen, mode)
+    overall = record.overall()
+    overall = overall[overall["mode"] == mode]
     scales = {layer.name: layer.scale for layer in run.layers}
-    every, every_error = metric_values(table, what, scales)
     place = {layer.name: k for k, layer in enumerate(run.layers)}
-    at_t = np.unique(table["t"].to_numpy())
+    at_t = np.union1d(here["t"].to_numpy(), overall["t"].to_numpy())
     shape = (len(run.layers), len(at_t))
     values, errors = np.full(shape, np.nan), np.full(shape, np.nan)
     seen = np.zeros(shape, dtype=bool)
-    here = np.flatnonzero(steps == chosen)
-    rows = table["layer"].iloc[here].map(place).to_numpy(dtype=int)
-    columns = np.searchsorted(at_t, table["t"].to_numpy()[here])
-    values[rows, columns] = every[here]
-    errors[rows, columns] = every_error[here]
+    rows = here["layer"].map(place).to_numpy(dtype=int)
+    columns = np.searchsorted(at_t, here["t"].to_numpy())
+    values[rows, columns], errors[rows, columns] = metric_values(here, what, scales)
     seen[rows, columns] = True
-    ever = set(table["layer"].unique())
+    every, _ = metric_values(overall, what, scales)
+    ever = set(overall["layer"].unique())
     reasons = [
         [
             _reason(run, k, what, float(values[k, j]), bool(seen[k, j]), run.layers[k].name in ever)
@@ -135,8 +131,38 @@ def cells(
         values,
         errors,
         reasons,
-        _span(what, every),
+        _span(what, np.concatenate([every, values[seen]])),
     )
+
+
+def chosen_step(record: LazyRun, step: int | None, mode: str) -> int | None:
+    """Return the step that is meant: the last one if None; None where nothing was recorded.
+
+    Args:
+        record: a recorded run.
+        step: a recorded step, or None.
+        mode: ``"train"`` or ``"eval"``.
+
+    Returns:
+        A recorded step, or None.
+
+    Raises:
+        ValueError: a step that was not recorded.
+    """
+    if step is None:
+        seen = record.steps_so_far(mode)
+        if not len(seen):
+            seen = record.steps(mode)
+        return int(seen[-1]) if len(seen) else None
+    if not len(record.rows_at(step, mode)):
+        seen = record.steps(mode)
+        if not len(seen):
+            return None
+        raise ValueError(
+            f"step={step} was not recorded in {mode}: the recorded steps run from "
+            f"{seen[0]} to {seen[-1]}"
+        )
+    return step
 
 
 def _reason(run: Run, k: int, metric: Metric, value: float, seen: bool, ever: bool) -> str:
@@ -246,13 +272,10 @@ def _coloured(grid: Cells) -> go.Heatmap:
         bar |= {"tickvals": ticks, "ticktext": [f"10<sup>{tick}</sup>" for tick in ticks]}
     elif grid.metric.percent:
         bar |= {"tickformat": ".0%"}
+    # Short: a tick of a live run moves all of these.
     hover = [
-        [
-            f"{plain(name)}<br>t = {t}, step {grid.step}<br>{grid.metric.symbol} "
-            f"{grid.metric.show(grid.values[k, j], grid.errors[k, j])}"
-            for j, t in enumerate(grid.t)
-        ]
-        for k, name in enumerate(grid.layers)
+        [grid.metric.show(grid.values[k, j], grid.errors[k, j]) for j in range(len(grid.t))]
+        for k in range(len(grid.layers))
     ]
     written = len(grid.layers) <= MOST_WRITTEN and len(grid.t) <= 8
     text = [
@@ -262,16 +285,17 @@ def _coloured(grid: Cells) -> go.Heatmap:
     return go.Heatmap(
         x=[int(t) for t in grid.t],
         y=list(range(len(grid.layers))),
-        z=values.tolist(),
+        z=[[None if np.isnan(value) else float(f"{value:.6g}") for value in row] for row in values],
         zmin=low,
         zmax=high,
         colorscale=grid.metric.colours,
         colorbar=bar,
-        customdata=[[[name, int(t)] for t in grid.t] for name in grid.layers],
+        customdata=[[plain(name)] * len(grid.t) for name in grid.layers],
         text=text if written else None,
         texttemplate="%{text}" if written else None,
         hovertext=hover,
-        hovertemplate="%{hovertext}<extra></extra>",
+        hovertemplate="%{customdata}<br>t = %{x}<br>"
+        f"{grid.metric.symbol} %{{hovertext}}<extra></extra>",
         hoverongaps=False,
         xgap=1 if written else 0,
         ygap=1 if written else 0,

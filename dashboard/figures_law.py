@@ -1,4 +1,4 @@
-"""The law of u in one layer, timestep by timestep, with threshold and surrogate interval."""
+"""The law of u in one layer, timestep by timestep, beside the law that theory predicts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..analysis.recorded_law import RecordedLaw, recorded_law
 from ..analysis.surrogate import Surrogate
+from ..data.densities import Density
 from ..data.runs import Layer, Run
 from .figures_style import figure, nothing, number, palette, plain, time_colours
+from .lazy import LazyRun, last_step, lazy
 from .metrics import METRICS
 
 MOST_RIDGES = 16
@@ -29,6 +32,9 @@ TAIL = 1e-4
 """Share of the elements that may lie outside the drawn axis on each side."""
 
 
+_IN_UNIT = ("mean", "standard deviation", "5 %", "median", "95 %")
+
+
 @dataclass(frozen=True)
 class MeasuredLaw:
     """Histograms of u of one layer at one recorded step.
@@ -45,6 +51,10 @@ class MeasuredLaw:
         level: where the threshold lies: at 1, or at 0 if only u - threshold is known.
         unit: ``"thresholds"``, or ``"potential"`` if the threshold's size is not known.
         what: what the axis shows.
+        predicted: where theory says that it settles; None where it says nothing.
+        unpredicted: why not; empty where it does.
+        scale: potential that one unit of the axis stands for.
+        origin: potential that lies at 0 of the axis.
     """
 
     layer: str
@@ -58,6 +68,18 @@ class MeasuredLaw:
     level: float
     unit: str
     what: str
+    predicted: RecordedLaw | None
+    unpredicted: str
+    scale: float
+    origin: float
+
+    def settled(self) -> np.ndarray | None:
+        """Return the predicted density at the middles of the bins, ``[bin]``; None if unknown."""
+        if self.predicted is None:
+            return None
+        middle = (self.edges[1:] + self.edges[:-1]) / 2
+        density = self.predicted.law.pdf(self.origin + self.scale * middle)
+        return np.asarray(density, dtype=float) * self.scale
 
     def frame(self) -> pd.DataFrame:
         """Return mean, spread and quantiles per timestep as a table, all in ``unit``."""
@@ -78,7 +100,21 @@ class MeasuredLaw:
                 {"t": int(t), "mean": mean, "standard deviation": spread, "5 %": five,
                  "median": half, "95 %": most, "share above threshold": above}
             )  # fmt: skip
-        return pd.DataFrame(rows)
+        table = pd.DataFrame(rows).rename(columns={"t": "timestep"})
+        table["timestep"] = table["timestep"].astype(str)
+        if self.predicted is not None:
+            law = self.predicted.law
+            settled = pd.DataFrame(
+                {
+                    "timestep": ["predicted to settle at"],
+                    "mean": [(law.mean - self.origin) / self.scale],
+                    "standard deviation": [law.std / self.scale],
+                    "share above threshold": [law.rate],
+                }
+            )
+            table = pd.concat([table, settled], ignore_index=True)
+        named = {name: f"{name} ({self.unit})" for name in _IN_UNIT if name in table}
+        return table.rename(columns=named)
 
 
 def gradient_interval(layer: Layer) -> tuple[float, float] | None:
@@ -121,11 +157,10 @@ def measured_law(
     """
     entry = run.layer(layer)
     if step is None:
-        at = run.table(["u_mean"], layer=layer, mode=mode)["step"]
-        if at.empty:
+        step = last_step(lazy(run), layer, mode)
+        if step is None:
             return None
-        step = int(at.iloc[-1])
-    record = run.density(layer, mode=mode, steps=[step])
+    record = lazy(run).density(layer, mode=mode, steps=[step])
     if not len(record.steps):
         return None
     counts = record.counts[0].astype(float)
@@ -133,6 +168,9 @@ def measured_law(
     share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
     threshold = entry.spec.get("threshold")
     start = entry.spec.get("start")
+    predicted, unpredicted = predict(lazy(run), entry, record, step, mode)
+    plain_threshold = isinstance(threshold, int | float)
+    origin = float(threshold) - record.scale * _level(entry) if plain_threshold else 0.0
     return MeasuredLaw(
         layer,
         step,
@@ -147,7 +185,40 @@ def measured_law(
         level=_level(entry),
         unit="thresholds" if _level(entry) else "potential",
         what=entry.coordinate,
+        predicted=predicted,
+        unpredicted=unpredicted,
+        scale=record.scale,
+        origin=origin,
     )
+
+
+def predict(
+    record: LazyRun, layer: Layer, density: Density, step: int, mode: str
+) -> tuple[RecordedLaw | None, str]:
+    """Return where theory says that a layer settles at one step, or why it does not say.
+
+    Args:
+        record: a recorded run.
+        layer: one of its layers.
+        density: its histograms at this step.
+        step: the recorded step.
+        mode: ``"train"`` or ``"eval"``.
+
+    Returns:
+        ``(prediction, reason)``; one of them is empty.
+    """
+    if layer.coordinate != "u":
+        return None, "of this layer only u - threshold is known"
+    rows = record.rows_at(step, mode)
+    rows = rows[rows["layer"] == layer.name]
+    threshold = layer.spec.get("threshold")
+    if not isinstance(threshold, int | float):
+        return None, "its threshold is not one number"
+    try:
+        edges = threshold + layer.scale * density.edges
+        return recorded_law(layer.spec, rows, density.counts[0, 0], edges), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def _level(layer: Layer) -> float:
@@ -203,6 +274,7 @@ def membrane_law(
         if low < high:
             drawn.add_vrect(low, high, fillcolor=colours.band, line_width=0, layer="below")
     shades = time_colours(len(law.t), theme)
+    settled = law.settled()
     for place, j in enumerate(rows):
         base = float(len(rows) - 1 - place)
         stressed = t == law.t[j]
@@ -232,6 +304,22 @@ def membrane_law(
                 ),
             )
         )
+        if settled is not None:
+            over = settled[inside]
+            drawn.add_trace(
+                go.Scatter(
+                    name="predicted",
+                    x=middle.tolist(),
+                    y=(base + OVERLAP * np.minimum(over / full, 1.0)).tolist(),
+                    customdata=over.tolist(),
+                    mode="lines",
+                    line={"width": 1.5, "color": colours.text, "dash": "dash"},
+                    hovertemplate=(
+                        f"predicted stationary law<br>{law.what} = %{{x:.3f}} {law.unit}<br>"
+                        f"density %{{customdata:.3f}} per {law.unit}<extra></extra>"
+                    ),
+                )
+            )
     drawn.add_vline(x=law.level, line={"color": colours.text, "width": 2})
     drawn.add_annotation(
         x=law.level,
@@ -296,8 +384,8 @@ def _limits(law: MeasuredLaw) -> tuple[float, float]:
 
 def _sentence(run: Run, law: MeasuredLaw) -> str:
     """Say how much of u the surrogate covers at the first and the last timestep."""
-    table = run.table(["coverage", "coverage_se"], layer=law.layer, mode=law.mode)
-    table = table[table["step"] == law.step]
+    table = lazy(run).rows_at(law.step, law.mode)
+    table = table[table["layer"] == law.layer]
     first, last = table.iloc[0], table.iloc[-1]
     show = METRICS["coverage"].show
     text = (
@@ -307,9 +395,20 @@ def _sentence(run: Run, law: MeasuredLaw) -> str:
     if len(table) > 1:
         text += f" and for {show(last['coverage'], last['coverage_se'])} at t = {last['t']}"
     if law.interval is None:
-        return f"{text}; where on the axis is not known for this surrogate."
-    low, high = law.interval
+        text += "; where on the axis is not known for this surrogate."
+    else:
+        low, high = law.interval
+        text += (
+            f": that is {law.what} between {number(low)} and {number(high)} {law.unit}, the "
+            "shaded band."
+        )
+    if law.predicted is None:
+        return f"{text} No stationary law is drawn: {law.unpredicted}."
+    mean = (law.predicted.law.mean - law.origin) / law.scale
+    widths = np.diff(law.edges)
+    measured = float((law.density[-1] * widths) @ ((law.edges[1:] + law.edges[:-1]) / 2))
     return (
-        f"{text}: that is {law.what} between {number(low)} and {number(high)} {law.unit}, the "
-        "shaded band."
+        f"{text} From its input alone (a share of {law.predicted.frozen:.2f} of it fixed in time) "
+        f"theory predicts that {law.what} settles at a mean of {number(mean)} {law.unit}, dashed; "
+        f"at t = {law.t[-1]} it is {number(measured)}."
     )

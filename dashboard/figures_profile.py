@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..data.runs import Run
-from .figures_style import figure, nothing, palette, time_colours
+from .figures_style import figure, log_axis, nothing, palette, time_colours
+from .lazy import last_step, lazy
 from .metrics import METRICS, Metric, metric_values
 
 
@@ -35,11 +35,12 @@ def profile_values(
     """
     if metric not in METRICS:
         raise ValueError(f"metric={metric!r} is unknown: it must be one of {', '.join(METRICS)}")
-    table = run.table(layer=layer, mode=mode)
-    if step is None and len(table):
-        step = int(table["step"].iloc[-1])
-    table = table[table["step"] == step]
-    values, errors = metric_values(table, METRICS[metric], {layer: run.layer(layer).scale})
+    record, entry = lazy(run), run.layer(layer)
+    if step is None:
+        step = last_step(record, layer, mode)
+    table = record.rows_at(step, mode) if step is not None else record.overall().iloc[:0]
+    table = table[table["layer"] == layer]
+    values, errors = metric_values(table, METRICS[metric], {layer: entry.scale})
     return pd.DataFrame(
         {
             "step": table["step"].to_numpy(),
@@ -100,7 +101,7 @@ def profile(
                 "array": rows["error"].fillna(0.0).tolist(),
                 "color": colours.muted,
                 "thickness": 1.5,
-                "visible": bool(what.error),
+                "visible": bool(np.isfinite(rows["error"]).any()),
             },
             customdata=[[layer, int(place)] for place in rows["t"]],
             mode="lines+markers",
@@ -121,7 +122,6 @@ def profile(
     drawn.update_yaxes(
         title_text=what.unit,
         tickformat=".0%" if what.percent else None,
-        fixedrange=True,
         **_vertical(rows, what),
     )
     return drawn
@@ -131,22 +131,9 @@ def _vertical(rows: pd.DataFrame, what: Metric) -> dict[str, Any]:
     """Return the axis: from 0 for shares and rates, logarithmic for gradients."""
     top = float((rows["value"] + rows["error"].fillna(0.0)).max())
     if not what.log:
-        return {"range": [0.0, top * 1.08 or 1.0]} if what.column else {}
-    low = float(rows["value"].min()) / 2
-    top *= 2
-    ticks = [
-        digit * 10.0**power
-        for power in range(math.floor(math.log10(low)), math.ceil(math.log10(top)))
-        # Whole decades alone would leave a narrow range without two labels.
-        for digit in ((1, 2, 5) if top < 1e3 * low else (1,))
-        if low <= digit * 10.0**power <= top
-    ]
-    return {
-        "type": "log",
-        "range": [math.log10(low), math.log10(top)],
-        "tickvals": ticks,
-        "ticktext": [f"{tick:.0e}".replace("e-0", "e-").replace("e+0", "e") for tick in ticks],
-    }
+        free = {"range": [0.0, top * 1.08 or 1.0]} if what.column else {}
+        return free | {"fixedrange": True}
+    return log_axis(rows["value"].to_numpy())
 
 
 def _sentence(rows: pd.DataFrame, name: str, step: int, dropped: list[int]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from ..data.runs import Run
-from .figures_style import figure, nothing, number, palette, plain
+from .figures_style import figure, nothing, number, palette, plain, short
 
 MOST_POINTS = 1000
 """Points of a line; above, the smallest and largest of each stretch are kept."""
@@ -29,11 +32,15 @@ def thin(values: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
     """
     if len(values) <= most:
         return np.arange(len(values))
+    # Stretches of a power of two stay where they are while a run grows: what was sent stays.
+    length = 1
+    while 2 * -(-len(values) // length) + 2 > most:
+        length *= 2
     kept = {0, len(values) - 1}
-    for piece in np.array_split(np.arange(len(values)), (most - 2) // 2):
-        stretch = values[piece]
+    for begin in range(0, len(values), length):
+        stretch = values[begin : begin + length]
         if np.isfinite(stretch).any():
-            kept |= {int(piece[np.nanargmin(stretch)]), int(piece[np.nanargmax(stretch)])}
+            kept |= {begin + int(np.nanargmin(stretch)), begin + int(np.nanargmax(stretch))}
     return np.array(sorted(kept))
 
 
@@ -59,13 +66,7 @@ def scalar_curve(
     values = series.to_numpy(dtype=float)
     kept = thin(values)
     colours = palette(theme)
-    finite = np.where(np.isfinite(values), values, np.nan)
-    text = f"{name} goes from {number(values[0])} at step {series.index[0]}"
-    text += f" to {number(values[-1])} at step {series.index[-1]}"
-    if np.isfinite(finite).any():
-        lowest = int(np.nanargmin(finite))
-        text += f"; its lowest value is {number(values[lowest])} at step {series.index[lowest]}"
-    drawn = figure(theme, title, text[0].upper() + text[1:] + ".", 260)
+    drawn = figure(theme, title, _course(name, series), 260)
     drawn.add_trace(
         go.Scatter(
             x=series.index.to_numpy()[kept].tolist(),
@@ -85,3 +86,97 @@ def scalar_curve(
 def loss(run: Run, *, step: int | None = None, theme: str = "light") -> go.Figure:
     """Draw the loss over training; see :func:`scalar_curve`."""
     return scalar_curve(run, "loss", step=step, theme=theme)
+
+
+def scalar_curves(
+    run: Run,
+    names: Sequence[str],
+    *,
+    step: int | None = None,
+    marks: Sequence[tuple[int, str]] = (),
+    theme: str = "light",
+) -> go.Figure:
+    """Draw several given numbers over training, one above the other.
+
+    Args:
+        run: a recorded run.
+        names: columns of ``run.scalars()``, the first on top.
+        step: a step to mark.
+        marks: ``(step, words)`` of what began where, marked on the axis.
+        theme: ``"light"`` or ``"dark"``.
+
+    Returns:
+        A plotly figure.
+    """
+    scalars = run.scalars()
+    given = [name for name in names if name in scalars and not scalars[name].dropna().empty]
+    title = f"{', '.join(short(name) for name in given) or 'Loss'} over training"
+    title = title[0].upper() + title[1:]
+    if not given:
+        return nothing(theme, title, "No loss was given to probe.step().")
+    colours = palette(theme)
+    said = " ".join(_course(name, scalars[name].dropna()) for name in given)
+    drawn = figure(theme, title, said, 96 + 130 * len(given))
+    height = 1.0 / len(given)
+    for k, name in enumerate(given):
+        series = scalars[name].dropna()
+        values = series.to_numpy(dtype=float)
+        kept = thin(values)
+        axis = "" if k == 0 else str(k + 1)
+        drawn.add_trace(
+            go.Scatter(
+                name=plain(name),
+                x=series.index.to_numpy()[kept].tolist(),
+                y=values[kept].tolist(),
+                yaxis=f"y{axis}",
+                mode="lines+markers" if len(kept) <= 40 else "lines",
+                line={"color": colours.accent, "width": 2},
+                hovertemplate=f"step %{{x}}<br>{plain(name)} %{{y:.4g}}<extra></extra>",
+            )
+        )
+        top = 1.0 - k * height
+        drawn.layout[f"yaxis{axis}"].update(
+            title={"text": plain(short(name)), "font": {"size": 14}},
+            domain=[top - 0.82 * height, top],
+            nticks=4,
+            gridcolor=colours.grid,
+            tickfont={"size": 14},
+            zeroline=False,
+            automargin=True,
+            fixedrange=True,
+        )
+    if marks:
+        # On the top panel's floor: where something began.
+        series = scalars[given[0]].dropna()
+        floor = float(np.nanmin(series.to_numpy(dtype=float)))
+        drawn.add_trace(
+            go.Scatter(
+                name="findings",
+                x=[at for at, _ in marks],
+                y=[floor] * len(marks),
+                mode="markers",
+                marker={"symbol": "triangle-up", "size": 11, "color": colours.alarm},
+                hovertext=[plain(words) for _, words in marks],
+                hovertemplate="since step %{x}<br>%{hovertext}<extra></extra>",
+            )
+        )
+    if step is not None:
+        drawn.add_shape(
+            type="line", x0=step, x1=step, y0=0, y1=1, yref="paper",
+            line={"color": colours.muted, "width": 1.5, "dash": "dot"},
+        )  # fmt: skip
+    last = "" if len(given) == 1 else str(len(given))
+    drawn.update_xaxes(title_text="optimiser step", anchor=f"y{last}", fixedrange=True)
+    return drawn
+
+
+def _course(name: str, series: pd.Series) -> str:
+    values = series.to_numpy(dtype=float)
+    text = (
+        f"{short(name, 80)} goes from {number(values[0])} at step {series.index[0]} to "
+        f"{number(values[-1])} at step {series.index[-1]}"
+    )
+    if np.isfinite(values).any():
+        lowest = int(np.nanargmin(np.where(np.isfinite(values), values, np.inf)))
+        text += f"; its lowest value is {number(values[lowest])} at step {series.index[lowest]}"
+    return f"{text[0].upper()}{text[1:]}."

@@ -17,9 +17,9 @@ CONFIG: Any = {
     # plotly offers an upload to a cloud service unless it is told not to.
     "showSendToCloud": False,
     "displaylogo": False,
+    # Every figure has its own ways to be downloaded, which the keyboard reaches.
+    "displayModeBar": False,
     "responsive": True,
-    "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
-    "toImageButtonOptions": {"format": "svg"},
 }
 """The one configuration of every graph."""
 
@@ -227,6 +227,35 @@ def reading(drawn: go.Figure) -> str:
             "this figure has no reading: pass one made by spikescope.dashboard.figures"
         )
     return str(meta["reading"])
+
+
+def log_axis(values: np.ndarray) -> dict[str, Any]:
+    """Return a logarithmic axis that holds some values and has at least two labels.
+
+    Args:
+        values: what is drawn, any shape, all above 0; NaN is left out.
+
+    Returns:
+        Settings of a plotly axis.
+    """
+    seen = values[np.isfinite(values)]
+    low, top = float(seen.min()) / 2, float(seen.max()) * 2
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(top))
+    every = max(1, (last - first) // 8)
+    ticks = [
+        digit * 10.0**power
+        for power in range(first, last + 1, every)
+        # Whole decades alone would leave a narrow range without two labels.
+        for digit in ((1, 2, 5) if top < 1e3 * low else (1,))
+        if low <= digit * 10.0**power <= top
+    ]
+    return {
+        "type": "log",
+        "range": [math.log10(low), math.log10(top)],
+        "tickvals": ticks,
+        "ticktext": [f"{tick:.0e}".replace("e-0", "e-").replace("e+0", "e") for tick in ticks],
+        "fixedrange": True,
+    }
 
 
 def number(value: float) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from ..analysis.effective import recorded_effective_size
 from ..data.schema import COLUMNS
 
 
@@ -28,6 +30,8 @@ class Metric:
         decimals: digits behind the point.
         percent: written as a percentage.
         absent: why a value is missing although the layer was recorded.
+        error_of: standard errors of a record's rows where no column has them.
+        over_layers: whether the heatmap of all layers offers it.
     """
 
     name: str
@@ -42,6 +46,8 @@ class Metric:
     decimals: int = 3
     percent: bool = False
     absent: str = "no finite value of u"
+    error_of: Callable[[pd.DataFrame], np.ndarray] | None = None
+    over_layers: bool = True
 
     def show(self, value: float, error: float = math.nan) -> str:
         """Return a value as text, with its standard error if there is one.
@@ -73,6 +79,37 @@ class Metric:
         if self.percent:
             return f"{100 * value:.1f} %"
         return f"{value:.2e}" if self.log else f"{value:.{digits}f}"
+
+
+def _gain_error(table: pd.DataFrame) -> np.ndarray:
+    """Return the standard error of E[s] from E[s^2] and what the recorded values are worth."""
+    mean = table["surrogate_mean"].to_numpy(dtype=float)
+    spread = np.sqrt(np.maximum(table["surrogate_square"].to_numpy(dtype=float) - mean**2, 0.0))
+    size = effective_sizes(table)
+    return np.divide(spread, np.sqrt(size), out=np.full(len(table), np.nan), where=size > 0)
+
+
+def effective_sizes(table: pd.DataFrame) -> np.ndarray:
+    """Return how many independent values each row of a record is worth; 0 where it is not known.
+
+    Args:
+        table: rows of ``Run.table()``.
+
+    Returns:
+        ``[rows]`` effective sizes.
+    """
+    sizes = np.zeros(len(table))
+    needed = ["u_var", "u_sample_var", "samples", "count"]
+    rows = table[needed].to_numpy(dtype=float)
+    known = np.isfinite(rows).all(axis=1) & (rows[:, 3] >= rows[:, 2]) & (rows[:, 2] > 0)
+    for also in ("rate", "coverage"):
+        names = [f"{also}_sample_mean", f"{also}_sample_var"]
+        # A layer without a surrogate has no coverage; the other figures still tell.
+        if np.isfinite(table.loc[known, names].to_numpy(dtype=float)).all():
+            needed += names
+    chosen = table[known]
+    sizes[known] = recorded_effective_size({name: chosen[name].to_numpy() for name in needed})
+    return sizes
 
 
 METRICS: dict[str, Metric] = {
@@ -109,6 +146,17 @@ METRICS: dict[str, Metric] = {
             log=True,
             absent="no gradient was recorded",
         ),
+        Metric(
+            "gain",
+            "Surrogate gain E[s]",
+            "surrogate gain",
+            COLUMNS["surrogate_mean"].unit,
+            "surrogate_mean",
+            colours="Magma",
+            absent="no surrogate is known",
+            error_of=_gain_error,
+            over_layers=False,
+        ),
         # No error here: the timesteps share their samples, and that covariance is not recorded.
         Metric(
             "drift",
@@ -140,7 +188,8 @@ def metric_values(
         last = table.groupby(["step", "layer"], sort=False)["u_mean"].transform("last")
         scale = table["layer"].map(scales).to_numpy(dtype=float)
         values = ((table["u_mean"] - last) / scale).to_numpy(dtype=float)
-    errors = (
-        table[metric.error].to_numpy(dtype=float) if metric.error else np.full(len(table), np.nan)
-    )
-    return values, errors
+    if metric.error:
+        return values, table[metric.error].to_numpy(dtype=float)
+    if metric.error_of is not None:
+        return values, metric.error_of(table)
+    return values, np.full(len(table), np.nan)

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
+from ..analysis.surrogate_shapes import SHAPES
 from .metrics import METRICS
 
-PAGES = ("runs", "overview", "layer", "findings", "about")
+PAGES = (
+    "runs",
+    "choose",
+    "overview",
+    "layer",
+    "drift",
+    "flow",
+    "compare",
+    "attribution",
+    "findings",
+    "about",
+)
+"""Pages by their word in an address; ``pages/__init__.py`` says what each shows."""
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "page": PAGES,
     "metric": tuple(METRICS),
     "mode": ("train", "eval"),
+    "align": ("step", "loss"),
     "theme": ("light", "dark"),
     "show": ("figures", "tables"),
+    "reset": ("subtract", "to_value", "none"),
+    "family": tuple(SHAPES),
+    "wiring": ("feed-forward", "recurrent"),
 }
 
-_NUMBERS = ("t", "step")
+_COUNTS = ("t", "step", "fan_in", "layers", "timesteps")
+
+_NUMBERS = ("decay", "threshold", "input_rate", "target_rate")
 
 LONGEST = 65536
 """Characters of a query string that are looked at; a layer's name may be long."""
@@ -36,8 +56,20 @@ class View:
         step: optimiser step.
         metric: metric of the heatmap.
         mode: ``"train"`` or ``"eval"``.
+        other: runs to compare with, names apart by ``/``.
+        align: what two runs are compared at, ``"step"`` or ``"loss"``.
         show: ``"figures"`` or ``"tables"``.
         theme: ``"light"`` or ``"dark"``.
+        decay: of the neuron that is chosen for.
+        threshold: its threshold, potential.
+        reset: its reset.
+        fan_in: inputs per unit.
+        input_rate: spikes per input and timestep.
+        target_rate: wanted spikes per unit and timestep.
+        wiring: ``"feed-forward"`` or ``"recurrent"``.
+        layers: spiking layers of the network.
+        timesteps: length of a sequence.
+        family: shape of the surrogate.
     """
 
     run: str = ""
@@ -47,8 +79,20 @@ class View:
     step: int | None = None
     metric: str = "coverage"
     mode: str = ""
+    other: str = ""
+    align: str = "step"
     show: str = "figures"
     theme: str = "light"
+    decay: float = 0.5
+    threshold: float = 1.0
+    reset: str = "subtract"
+    fan_in: int = 128
+    input_rate: float = 0.1
+    target_rate: float = 0.1
+    wiring: str = "feed-forward"
+    layers: int = 4
+    timesteps: int = 8
+    family: str = "fast_sigmoid"
 
     @classmethod
     def parse(cls, search: str | None) -> View:
@@ -68,10 +112,14 @@ class View:
         values: dict[str, Any] = {}
         for field in fields(cls):
             text = given.get(field.name, [""])[-1]
-            if field.name in _NUMBERS:
+            if field.name in _COUNTS:
                 # Longer numbers are no step and no timestep.
                 if text.isascii() and text.isdigit() and len(text) < 19:
                     values[field.name] = int(text)
+            elif field.name in _NUMBERS:
+                number = _finite(text)
+                if number is not None:
+                    values[field.name] = number
             elif text in _CHOICES.get(field.name, (text,)) and text:
                 values[field.name] = text
         return cls(**values)
@@ -89,3 +137,11 @@ class View:
     def but(self, **changes: Any) -> View:
         """Return this view with some parts changed."""
         return replace(self, **changes)
+
+
+def _finite(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

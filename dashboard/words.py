@@ -6,11 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ..analysis.findings import SEVERITIES, Finding
 from ..data.runs import Run
 from .figures_style import short
+from .lazy import lazy
 
 MOST_SAID = 80
 """Characters of a layer name in a sentence."""
@@ -49,6 +48,19 @@ def place(finding: Finding) -> str:
     return ", ".join(parts)
 
 
+def size(count: int) -> str:
+    """Return a number of bytes in its largest unit.
+
+    Example:
+        >>> size(800), size(1_200_000)
+        ('800 B', '1.2 MB')
+    """
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and units[1:]:
+        value, units = value / 1000, units[1:]
+    return f"{value:.3g} {units[0]}"
+
+
 def verdict(run: Run, findings: Sequence[Finding]) -> tuple[str, str]:
     """Return the state of a run in one line, and its severity.
 
@@ -60,13 +72,12 @@ def verdict(run: Run, findings: Sequence[Finding]) -> tuple[str, str]:
         ``(line, severity)``; the severity is that of the worst finding, ``"none"`` without any,
         ``"empty"`` without a record.
     """
-    table = run.table(["u_mean"])
-    if table.empty:
+    steps = len(lazy(run).steps_so_far(None)) or len(lazy(run).steps(None))
+    if not steps:
         return nothing_yet(run), "empty"
     layers = len(run.covered)
     gravest = worst(findings)
     if gravest is None:
-        steps = int(np.unique(table["step"].to_numpy()).size)
         checked = f"{count(layers, 'layer')} at {count(steps, 'recorded step')} were looked at"
         return f"No finding: {checked}.", "none"
     numbers = [

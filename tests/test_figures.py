@@ -67,7 +67,7 @@ def grid_of(run: Run, column: str, step: int) -> np.ndarray:
 def test_heatmap_shows_the_numbers_of_the_record(run: Run, metric: str, column: str) -> None:
     shown = np.array(heatmap_of(figures.layer_heatmap(run, metric, step=50)).z, dtype=float)
     shown = 10**shown if metric == "gradient" else shown
-    np.testing.assert_allclose(shown, grid_of(run, column, 50), rtol=1e-12)
+    np.testing.assert_allclose(shown, grid_of(run, column, 50), rtol=1e-5)
     if metric != "gradient":
         # Negative control: another step's numbers are not these.
         assert not np.allclose(shown, grid_of(run, column, 100), rtol=1e-3)
@@ -78,7 +78,7 @@ def test_drift_is_the_mean_of_u_against_the_last_timestep(run: Run) -> None:
     # The synthetic means are 0.6 (1 - 0.5^t) for every layer, threshold 1.
     t = np.arange(1, 7)
     expected = -0.6 * (0.5**t - 0.5**6)
-    np.testing.assert_allclose(shown, np.tile(expected, (5, 1)), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(shown, np.tile(expected, (5, 1)), rtol=1e-5, atol=1e-9)
 
 
 def test_hover_and_table_give_value_and_standard_error(run: Run) -> None:
@@ -89,8 +89,8 @@ def test_hover_and_table_give_value_and_standard_error(run: Run) -> None:
     text = f"{100 * wanted['coverage']:.1f} % ± {100 * wanted['coverage_se']:.1f} %"
     assert cells.frame().loc[3, "t = 2"] == text
     hover = heatmap_of(figures.layer_heatmap(run, "coverage", step=100)).hovertext
-    assert text in hover[3][1]
-    assert text not in hover[2][1]
+    assert hover[3][1] == text
+    assert hover[2][1] != text
 
 
 def test_layers_keep_network_order_with_the_input_on_top(run: Run) -> None:
@@ -150,7 +150,7 @@ def test_two_hundred_layers(tmp_path: Path) -> None:
     assert len(drawn.layout.yaxis.ticktext) <= 50
     assert drawn.layout.height <= 900
     assert heatmap_of(drawn).text is None  # numbers would not be readable
-    assert "block199.lif" in heatmap_of(drawn).hovertext[199][0]
+    assert heatmap_of(drawn).customdata[199][0] == "block199.lif"
 
 
 def test_law_is_the_density_of_u_in_thresholds(run: Run) -> None:

@@ -13,6 +13,12 @@ window.dash_clientside.spikescope = {
             if (value === null || value === "") {
                 value = known[key];
             }
+            if (key === "other") {
+                return (value || "").split("/").filter(Boolean);
+            }
+            if (typeof known[key] === "number" && key !== "step") {
+                return Number(value);
+            }
             if (key !== "step") {
                 return value;
             }
@@ -23,6 +29,10 @@ window.dash_clientside.spikescope = {
                 }
             });
             return best;
+        };
+
+        const same = function (one, two) {
+            return JSON.stringify(one) === JSON.stringify(two);
         };
 
         let changed = false;
@@ -39,11 +49,14 @@ window.dash_clientside.spikescope = {
                 return;
             }
             const id = JSON.parse(name);
-            if (id.type === "set" && trigger.value !== standing(id.key)) {
-                if (standing(id.key) === undefined) {
+            if (id.type === "set" && !same(trigger.value, standing(id.key))) {
+                if (standing(id.key) === undefined || trigger.value === "") {
                     return;
                 }
-                write(id.key, id.key === "step" ? steps[trigger.value] : trigger.value);
+                const chosen = Array.isArray(trigger.value)
+                    ? trigger.value.join("/")
+                    : trigger.value;
+                write(id.key, id.key === "step" ? steps[chosen] : chosen);
                 // A timestep belongs to the layer that it was chosen in.
                 if (id.key === "layer") {
                     view.delete("t");
@@ -52,7 +65,12 @@ window.dash_clientside.spikescope = {
                 const point = trigger.value.points[0];
                 if (id.goes === "layer") {
                     // Dash hands on no custom data of a heatmap's cell: its row is the layer.
-                    const cell = point.customdata || [(known.layers || [])[point.y], point.x];
+                    const cell = Array.isArray(point.customdata)
+                        ? point.customdata
+                        : [(known.layers || [])[point.y], point.x];
+                    if (cell[0] === undefined) {
+                        return;
+                    }
                     write("page", "layer");
                     write("layer", cell[0]);
                     write("t", cell[1]);
@@ -69,8 +87,44 @@ window.dash_clientside.spikescope = {
         }
         return [no, values.map(function (value, place) {
             const wanted = standing(ids[place].key);
-            return wanted === undefined || wanted === value ? no : wanted;
+            return wanted === undefined || same(wanted, value) ? no : wanted;
         })];
+    },
+
+    // The figure as a picture; plotly is loaded with the first graph.
+    save: function (count, id) {
+        const no = window.dash_clientside.no_update;
+        if (!count) {
+            return no;
+        }
+        const graph = document.querySelectorAll(".dash-graph");
+        graph.forEach(function (outer) {
+            let own = null;
+            try {
+                own = JSON.parse(outer.id);
+            } catch (error) {
+                return;
+            }
+            const inner = outer.querySelector(".js-plotly-plot");
+            if (own.type === "graph" && own.index === id.index && inner) {
+                window.Plotly.downloadImage(inner, {
+                    format: id.kind,
+                    filename: "spikescope-" + id.index,
+                    width: inner.clientWidth,
+                    height: inner.clientHeight,
+                    scale: id.kind === "png" ? 2 : 1,
+                });
+            }
+        });
+        return no;
+    },
+
+    copy: function (count, id) {
+        const text = document.getElementById(id.index);
+        if (count && text && navigator.clipboard) {
+            navigator.clipboard.writeText(text.textContent);
+        }
+        return window.dash_clientside.no_update;
     },
 
     // A hidden tab does not ask for news.

@@ -9,11 +9,13 @@ import numpy as np
 
 from ..catalogue import Snapshot
 from ..components import notice, step_slider, switch
-from ..figures_heatmap import recorded_steps
 from ..view import View
 
 CHECKING = "The rules are being checked …"
 """Said while the findings are being worked out."""
+
+PATIENCE = 0.4
+"""Seconds that a page spends on learning the steps of a long run; the next look goes on."""
 
 
 @dataclass(frozen=True)
@@ -44,28 +46,32 @@ class Moment:
         step: a recorded step, None when there is none.
         steps: ``[R]`` recorded steps of the mode.
         notes: notices, if the address asked for something that is not there.
+        whole: whether all recorded steps are known by now.
     """
 
     mode: str
     step: int | None
     steps: list[int]
     notes: list[Any]
+    whole: bool = True
 
     @classmethod
     def of(cls, run: Snapshot, view: View) -> Moment:
         """Resolve a view against what was recorded; the nearest step stands in, and it is said."""
         notes = []
+        # A step that is asked for must be among those that are known.
+        whole = run.index(PATIENCE if view.step is None else np.inf)
         mode = view.mode or (run.modes[0] if run.modes else "train")
         if run.modes and mode not in run.modes:
             notes.append(
                 notice(f"{mode} was not recorded.", f"This page shows {run.modes[0]} instead.")
             )
             mode = run.modes[0]
-        steps = [int(step) for step in recorded_steps(run, mode)]
+        steps = [int(step) for step in run.steps_so_far(mode)]
         if not steps:
-            return cls(mode, None, [], notes)
+            return cls(mode, None, [], notes, whole)
         if view.step is None:
-            return cls(mode, steps[-1], steps, notes)
+            return cls(mode, steps[-1], steps, notes, whole)
         nearest = steps[int(np.argmin(np.abs(np.array(steps) - view.step)))]
         if nearest != view.step:
             notes.append(
@@ -74,7 +80,12 @@ class Moment:
                     f"This page shows step {nearest}, the nearest one.",
                 )
             )
-        return cls(mode, nearest, steps, notes)
+        return cls(mode, nearest, steps, notes, whole)
+
+    @property
+    def at(self) -> dict[str, Any]:
+        """What the figures of one step are called with."""
+        return {"step": self.step, "mode": self.mode}
 
     def controls(self, run: Snapshot) -> list[Any]:
         """Return the switches that every page over training has."""
@@ -92,6 +103,10 @@ class Moment:
             "steps": self.steps,
             "step": self.steps[-1] if self.steps else None,
         }
+
+    def shape(self, run: Snapshot) -> tuple[Any, ...]:
+        """Return what makes the switches of :meth:`controls` others than before."""
+        return tuple(run.modes), bool(self.steps)
 
 
 def show_switch(view: View) -> Any:

@@ -11,9 +11,10 @@ from dash import dcc, html
 from ...analysis.findings import SEVERITIES, Finding
 from .. import figures
 from ..catalogue import Snapshot
-from ..components import badge, figure_block, grid, notice, switch
+from ..components import badge, notice, switch
 from ..figures_style import number
 from ..metrics import METRICS
+from ..pieces import Piece, show
 from ..view import View
 from ..words import nothing_yet, place
 from .content import CHECKING, Content, Moment, show_switch
@@ -21,61 +22,68 @@ from .content import CHECKING, Content, Moment, show_switch
 MOST_FINDINGS = 12
 """Findings beside the heatmap; the page Findings has them all."""
 
+MOST_SCALARS = 4
+"""Given numbers drawn under it; the table has them all."""
+
 
 def render(run: Snapshot, view: View) -> Content:
     """Return the page: heatmap of layers over timesteps, findings beside it, loss under it."""
     moment = Moment.of(run, view)
     if moment.step is None:
         return Content(body=[*moment.notes, notice("Nothing to draw.", nothing_yet(run))])
-    metric = switch(
-        "metric", view.metric, [(name, what.symbol) for name, what in METRICS.items()], "metric"
+    offered = [(name, what.symbol) for name, what in METRICS.items() if what.over_layers]
+    metric = switch("metric", view.metric, offered, "metric")
+    picture, under = (show(piece, view) for piece in pieces(run, view))
+    side = html.Section(
+        _findings(run, view), className="side", id={"type": "live", "index": "findings"}
     )
-    picture: Any
-    if view.show == "tables":
-        cells = figures.cells(run, view.metric, step=moment.step, mode=moment.mode)
-        what = METRICS[view.metric]
-        heading = f"{what.title}, step {moment.step} ({moment.mode}), in {what.unit}"
-        frame = cells.frame() if cells is not None else pd.DataFrame()
-        table = grid(
-            frame, heading, name="cells", widths={"layer": 180}, narrowest=140, sortable=False
-        )
-        picture = html.Section([html.H2(heading), table])
-        scalars = run.scalars().dropna(how="all").reset_index()
-        under = [
-            html.H2("Given scalars"),
-            grid(scalars.iloc[::-1], "Given scalars", name="scalars"),
-        ]
-    else:
-        picture = figure_block(
-            figures.layer_heatmap(
-                run, view.metric, step=moment.step, mode=moment.mode, theme=view.theme
-            ),
-            "layer",
-        )
-        names = list(run.scalars().columns) or ["loss"]
-        under = [
-            figure_block(
-                figures.scalar_curve(run, name, step=moment.step, theme=view.theme),
-                "step",
-                index=name,
-            )
-            for name in sorted(names, key=lambda name: name != "loss")[:4]
-        ]
     return Content(
         controls=[metric, *moment.controls(run), show_switch(view)],
         body=[
             *moment.notes,
-            html.Div(
-                [html.Div([picture, *under], className="main"), _findings(run, view)],
-                className="columns",
-            ),
+            html.Div([html.Div([picture, under], className="main"), side], className="columns"),
         ],
         defaults=moment.defaults() | {"layers": [layer.name for layer in run.layers]},
-        shape=(tuple(run.modes), len(moment.steps)),
+        shape=moment.shape(run),
+        unfinished=not moment.whole,
     )
 
 
-def _findings(run: Snapshot, view: View) -> html.Section:
+def pieces(run: Snapshot, view: View) -> list[Piece]:
+    """Return the figures of the page."""
+    moment = Moment.of(run, view)
+    names = sorted(run.scalars().columns, key=lambda name: name != "loss") or ["loss"]
+
+    def cells() -> pd.DataFrame:
+        found = figures.cells(run, view.metric, **moment.at)
+        return found.frame() if found is not None else pd.DataFrame()
+
+    def marks() -> list[tuple[int, str]]:
+        return [
+            (finding.steps[0], f"{finding.code} {place(finding)}")
+            for finding in run.findings[:MOST_FINDINGS]
+        ]
+
+    return [
+        Piece(
+            "cells",
+            lambda: figures.layer_heatmap(run, view.metric, theme=view.theme, **moment.at),
+            cells,
+            "layer",
+            (("layer", 180),),
+        ),
+        Piece(
+            "scalars",
+            lambda: figures.scalar_curves(
+                run, names[:MOST_SCALARS], step=view.step, marks=marks(), theme=view.theme
+            ),
+            lambda: run.scalars().dropna(how="all").reset_index().iloc[::-1],
+            "step",
+        ),
+    ]
+
+
+def _findings(run: Snapshot, view: View) -> list[Any]:
     """Return the gravest findings as links to the view that each speaks of."""
     found = sorted(run.findings, key=lambda finding: SEVERITIES.index(finding.severity))
     items = [html.Li(_item(finding, view)) for finding in found[:MOST_FINDINGS]]
@@ -88,13 +96,10 @@ def _findings(run: Snapshot, view: View) -> html.Section:
     content: list[Any] = [html.Ul(items, className="findings"), *more]
     if not items:
         content = [html.P(CHECKING if run.checking else "None.", className="quiet")]
-    return html.Section(
-        [
-            html.H2(f"Findings ({len(found)})" if found or not run.checking else "Findings"),
-            *content,
-        ],
-        className="side",
-    )
+    return [
+        html.H2(f"Findings ({len(found)})" if found or not run.checking else "Findings"),
+        *content,
+    ]
 
 
 def _item(finding: Finding, view: View) -> list[Any]:

@@ -11,10 +11,10 @@ from dash import dcc, html
 
 from ...data.runs import RunError, open_run
 from ..catalogue import Catalogue
-from ..components import badge, notice
-from ..figures_style import number, palette
+from ..components import badge, named, notice
+from ..figures_style import number, palette, short
 from ..view import View
-from ..words import place, state
+from ..words import place, size, state
 from .content import Content
 
 PATIENCE = 1.0
@@ -23,7 +23,7 @@ PATIENCE = 1.0
 _FIRST_RUN = """with spikescope.watch(model, {path!r}) as probe:
     ...  # your training loop; after each optimiser step: probe.step(loss=loss)"""
 
-_HEADERS = ("run", "state", "model", "steps", "last loss", "loss", "worst finding")
+_HEADERS = ("run", "state", "model", "data", "steps", "last loss", "loss", "worst finding", "size")
 
 
 def render(catalogue: Catalogue, view: View) -> Content:
@@ -46,7 +46,13 @@ def render(catalogue: Catalogue, view: View) -> Content:
         body=[
             html.H2(f"Runs ({len(paths)})"),
             html.P(f"under {catalogue.root}", className="quiet"),
-            html.Div(html.Table([head, html.Tbody(rows)], className="runs"), className="scroll"),
+            html.Div(
+                html.Table([head, html.Tbody(rows)], className="runs"),
+                className="scroll",
+                tabIndex="0",
+                role="region",
+                **named("Runs"),
+            ),
         ],
         unfinished=unfinished,
     )
@@ -57,12 +63,16 @@ def _row(catalogue: Catalogue, name: str, view: View, patient: bool) -> tuple[ht
     link = html.Th(dcc.Link(name, href=View(run=name, theme=view.theme).search()), scope="row")
     try:
         run = open_run(catalogue.paths()[name])
-        cells: list[Any] = [state(run), str(run.header.get("model", ""))]
+        cells: list[Any] = [
+            state(run),
+            str(run.header.get("model") or "not said"),
+            short(str(run.header.get("data") or "not said"), 60),
+        ]
         if not patient and not catalogue.known(name):
-            return _cells(link, [*cells, "", "", "", "reading …"]), False
+            return _cells(link, [*cells, "", "", "", "reading …", ""]), False
         summary = catalogue.summary(name)
     except (RunError, OSError, KeyError) as error:
-        return html.Tr([link, html.Td("unreadable"), html.Td(str(error), colSpan=5)]), True
+        return html.Tr([link, html.Td("unreadable"), html.Td(str(error), colSpan=7)]), True
     last, losses, gravest = summary.last_step, summary.losses, summary.worst
     whole = catalogue.known(name)
     found: Any = "none" if whole else "checking …"
@@ -73,6 +83,7 @@ def _row(catalogue: Catalogue, name: str, view: View, patient: bool) -> tuple[ht
         number(float(losses[-1])) if len(losses) else "none given",
         _sparkline(losses, view.theme),
         found,
+        size(summary.size),
     ]
     return _cells(link, cells), whole
 

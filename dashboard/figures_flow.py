@@ -1,0 +1,377 @@
+"""Where does the gradient die? Its size over depth and time, and what theory expects of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..analysis.recorded_gain import leak_factor, recorded_gain
+from ..analysis.recorded_law import plain_spec
+from ..data.runs import Run
+from .figures_style import figure, log_axis, nothing, number, palette, plain, short, time_colours
+from .lazy import lazy
+
+MOST_NAMES = 30
+"""Layer names on an axis; with more layers every n-th is written."""
+
+MOST_LINES = 8
+"""Timesteps drawn over depth."""
+
+
+def flow_values(run: Run, *, step: int | None = None, mode: str = "train") -> pd.DataFrame:
+    """Return rms of dL/du of every layer and timestep at one step.
+
+    Args:
+        run: a recorded run.
+        step: a recorded step; the last one if None.
+        mode: ``"train"`` or ``"eval"``.
+
+    Returns:
+        A DataFrame with columns step, layer, t, rms and error (loss / potential), in network
+        order; rows without a gradient are left out.
+    """
+    record = lazy(run)
+    steps = record.steps(mode)
+    names = {"grad_u_rms": "rms", "grad_u_rms_se": "error"}
+    if not len(steps):
+        return pd.DataFrame(columns=["step", "layer", "t", *names.values()])
+    rows = record.rows_at(int(steps[-1]) if step is None else step, mode)
+    rows = rows[np.isfinite(rows["grad_u_rms"]) & (rows["grad_u_count"] > 0)]
+    return rows[["step", "layer", "t", *names]].rename(columns=names).reset_index(drop=True)
+
+
+def gradient_over_depth(
+    run: Run,
+    *,
+    step: int | None = None,
+    mode: str = "train",
+    t: int | None = None,
+    theme: str = "light",
+) -> go.Figure:
+    """Draw rms of dL/du over depth on a log axis, a line per timestep.
+
+    Args:
+        run: a recorded run.
+        step: a recorded step; the last one if None.
+        mode: ``"train"`` or ``"eval"``.
+        t: a timestep to stress.
+        theme: ``"light"`` or ``"dark"``.
+
+    Returns:
+        A plotly figure, input on the left.
+    """
+    frame = flow_values(run, step=step, mode=mode)
+    title = "Gradient |dL/du| over depth"
+    drawable = frame[frame["rms"] > 0]
+    if drawable.empty:
+        return nothing(theme, title, f"No gradient above 0 was recorded in {mode}.")
+    colours = palette(theme)
+    at = int(frame["step"].iloc[0])
+    timesteps = np.unique(drawable["t"].to_numpy())
+    picked = np.unique(np.linspace(0, len(timesteps) - 1, min(len(timesteps), MOST_LINES)).round())
+    layers = [layer.name for layer in run.layers if layer.covered]
+    place = {name: k for k, name in enumerate(layers)}
+    drawn = figure(theme, f"{title}, step {at} ({mode})", _depth_words(drawable, layers), 380)
+    shades = time_colours(len(timesteps), theme)
+    for k in picked.astype(int):
+        rows = drawable[drawable["t"] == timesteps[k]]
+        drawn.add_trace(
+            go.Scatter(
+                name=f"t = {timesteps[k]}",
+                x=[place[name] for name in rows["layer"]],
+                y=rows["rms"].tolist(),
+                error_y={
+                    "type": "data",
+                    "array": rows["error"].fillna(0.0).tolist(),
+                    "color": colours.muted,
+                    "thickness": 1,
+                    "visible": len(layers) <= MOST_NAMES,
+                },
+                customdata=[[name, int(timesteps[k])] for name in rows["layer"]],
+                mode="lines+markers" if len(layers) <= MOST_NAMES else "lines",
+                line={"color": shades[k], "width": 3.5 if timesteps[k] == t else 1.5},
+                hovertext=[
+                    f"{plain(row['layer'])}<br>t = {row['t']}<br>"
+                    f"{row['rms']:.3e} ± {row['error']:.1e} loss / potential"
+                    for row in rows.to_dict("records")
+                ],
+                hovertemplate="%{hovertext}<extra></extra>",
+            )
+        )
+    drawn.update_layout(
+        showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        margin_t=84,
+    )  # fmt: skip
+    _name_layers(drawn, layers)
+    values = drawable["rms"].to_numpy()
+    drawn.update_yaxes(title_text="rms of dL/du (loss / potential)", **log_axis(values))
+    return drawn
+
+
+def gradient_over_time(
+    run: Run,
+    *,
+    step: int | None = None,
+    mode: str = "train",
+    layer: str = "",
+    theme: str = "light",
+) -> go.Figure:
+    """Draw rms of dL/du over the timesteps on a log axis: first, last and the chosen layer.
+
+    Args:
+        run: a recorded run.
+        step: a recorded step; the last one if None.
+        mode: ``"train"`` or ``"eval"``.
+        layer: a layer to show beside the first and the last one.
+        theme: ``"light"`` or ``"dark"``.
+
+    Returns:
+        A plotly figure.
+    """
+    frame = flow_values(run, step=step, mode=mode)
+    title = "Gradient |dL/du| over time"
+    drawable = frame[frame["rms"] > 0]
+    if drawable.empty:
+        return nothing(theme, title, f"No gradient above 0 was recorded in {mode}.")
+    names = list(dict.fromkeys(drawable["layer"]))
+    shown = list(dict.fromkeys([names[0], *([layer] if layer in names else []), names[-1]]))
+    at = int(frame["step"].iloc[0])
+    colours = palette(theme)
+    text = " ".join(_time_words(drawable[drawable["layer"] == name], name) for name in shown)
+    drawn = figure(theme, f"{title}, step {at} ({mode})", text, 320)
+    styles = (("solid", "circle"), ("dash", "square"), ("dot", "diamond"))
+    for name, (dash, symbol) in zip(shown, styles, strict=False):
+        rows = drawable[drawable["layer"] == name]
+        drawn.add_trace(
+            go.Scatter(
+                name=plain(short(name)),
+                x=rows["t"].tolist(),
+                y=rows["rms"].tolist(),
+                error_y={
+                    "type": "data",
+                    "array": rows["error"].fillna(0.0).tolist(),
+                    "color": colours.muted,
+                    "thickness": 1.5,
+                },
+                customdata=[[name, int(t)] for t in rows["t"]],
+                mode="lines+markers",
+                marker={"symbol": symbol, "size": 9},
+                line={"color": colours.accent if name == layer else colours.text, "dash": dash},
+                hovertext=[
+                    f"{plain(name)}<br>t = {row['t']}<br>"
+                    f"{row['rms']:.3e} ± {row['error']:.1e} loss / potential"
+                    for row in rows.to_dict("records")
+                ],
+                hovertemplate="%{hovertext}<extra></extra>",
+            )
+        )
+    drawn.update_layout(
+        showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        margin_t=84,
+    )  # fmt: skip
+    count = drawable["t"].nunique()
+    drawn.update_xaxes(title_text="timestep t", dtick=max(1, count // 12), fixedrange=True)
+    values = drawable[drawable["layer"].isin(shown)]["rms"].to_numpy()
+    drawn.update_yaxes(title_text="rms of dL/du (loss / potential)", **log_axis(values))
+    return drawn
+
+
+def decay_values(run: Run, *, step: int | None = None, mode: str = "train") -> pd.DataFrame:
+    """Return how the gradient's norm changes from each layer to the one below, and per timestep.
+
+    Args:
+        run: a recorded run.
+        step: a recorded step; the last one if None.
+        mode: ``"train"`` or ``"eval"``.
+
+    Returns:
+        A row per layer with a gradient above 0: layer; kept (norm of dL/du over all timesteps, over
+        that of the layer above), its error, predicted low and high; product (from the last layer
+        down to this one), its prediction low and high; per timestep (factor of the rms per timestep
+        back), the leak's own factor. NaN where there is none.
+    """
+    record = lazy(run)
+    steps = record.steps(mode)
+    columns = ["layer", "kept", "error", "low", "high", "product", "product low", "product high",
+               "per timestep", "leak alone"]  # fmt: skip
+    if not len(steps):
+        return pd.DataFrame(columns=columns)
+    at = int(steps[-1]) if step is None else step
+
+    def work_out() -> pd.DataFrame:
+        return pd.DataFrame(_decays(run, record.rows_at(at, mode)), columns=columns)
+
+    return record.once("decay", at, mode, work_out)
+
+
+def _decays(run: Run, rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+    by_layer = {str(name): part for name, part in rows.groupby("layer", sort=False)}
+    norms = {name: _norm(part) for name, part in by_layer.items()}
+    names = [layer.name for layer in run.covered if norms.get(layer.name, (0.0, 0.0))[0] > 0]
+    found: list[tuple[Any, ...]] = []
+    product = np.ones(3)
+    for k in range(len(names) - 1, -1, -1):
+        name = names[k]
+        part = by_layer[name]
+        ratios = np.full(4, np.nan)
+        if k + 1 < len(names):
+            above = names[k + 1]
+            (norm, error), (over, over_error) = norms[name], norms[above]
+            ratios[:2] = norm / over, norm / over * np.hypot(error / norm, over_error / over)
+            ratios[2:] = _expected(run, name, above, part, by_layer[above])
+            product = product * ratios[[0, 2, 3]]
+        found.append((name, *ratios, *product, *_per_timestep(run, name, part)))
+    return found[::-1]
+
+
+def _norm(part: pd.DataFrame) -> tuple[float, float]:
+    """Return the norm of dL/du over all timesteps, and its standard error."""
+    part = part[(part["grad_u_count"] > 0) & np.isfinite(part["grad_u_square"])]
+    squares = (part["grad_u_square"] * part["grad_u_count"]).to_numpy(dtype=float)
+    total = float(squares.sum())
+    if not total > 0:
+        return 0.0, 0.0
+    relative = (part["grad_u_rms_se"] / part["grad_u_rms"]).fillna(0.0).to_numpy(dtype=float)
+    # The timesteps share their samples: their errors add up fully.
+    return float(np.sqrt(total)), float(np.sqrt(total) * (squares * relative).sum() / total)
+
+
+def _expected(
+    run: Run, name: str, above: str, part: pd.DataFrame, over: pd.DataFrame
+) -> tuple[float, float]:
+    try:
+        lower, upper = plain_spec(run.layer(name).spec), plain_spec(run.layer(above).spec)
+        return recorded_gain(lower, upper, part, over)
+    except ValueError:
+        return np.nan, np.nan
+
+
+def _per_timestep(run: Run, name: str, part: pd.DataFrame) -> tuple[float, float]:
+    values = part["grad_u_rms"].to_numpy(dtype=float)
+    measured = np.nan
+    if len(values) > 1 and values[0] > 0 and values[-1] > 0:
+        measured = float((values[0] / values[-1]) ** (1.0 / (len(values) - 1)))
+    try:
+        return measured, leak_factor(plain_spec(run.layer(name).spec), part)
+    except ValueError:
+        return measured, np.nan
+
+
+def gradient_decay(
+    run: Run, *, step: int | None = None, mode: str = "train", theme: str = "light"
+) -> go.Figure:
+    """Draw what is left of the gradient's norm from the last layer down, beside the prediction.
+
+    Args:
+        run: a recorded run.
+        step: a recorded step; the last one if None.
+        mode: ``"train"`` or ``"eval"``.
+        theme: ``"light"`` or ``"dark"``.
+
+    Returns:
+        A plotly figure on a log axis: the product of the measured ratios as a line, that of the
+        local gains predicted from the forward pass as a band.
+    """
+    frame = decay_values(run, step=step, mode=mode)
+    title = "What is left of the gradient, from the last layer down"
+    if len(frame) < 2:
+        return nothing(theme, title, "It takes two layers with a gradient above 0.")
+    colours = palette(theme)
+    steps = lazy(run).steps(mode)
+    at = int(steps[-1]) if step is None else step
+    drawn = figure(theme, f"{title}, step {at} ({mode})", _decay_words(frame), 380)
+    places = list(range(len(frame)))
+    known = np.isfinite(frame["product low"].to_numpy(dtype=float))
+    if known.any():
+        where = np.flatnonzero(known).tolist()
+        drawn.add_trace(
+            go.Scatter(
+                name="predicted from the forward pass",
+                x=where + where[::-1],
+                y=frame["product high"][known].tolist() + frame["product low"][known].tolist()[::-1],
+                mode="lines",
+                line={"width": 1, "color": colours.text, "dash": "dash"},
+                fill="toself",
+                fillcolor=colours.band,
+                hoverinfo="skip",
+            )
+        )
+    drawn.add_trace(
+        go.Scatter(
+            name="measured",
+            x=places,
+            y=frame["product"].tolist(),
+            customdata=[[name, 1] for name in frame["layer"]],
+            mode="lines+markers" if len(frame) <= MOST_NAMES else "lines",
+            line={"color": colours.accent, "width": 2},
+            hovertext=[_decay_hover(row) for row in frame.to_dict("records")],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    )
+    drawn.update_layout(
+        showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        margin_t=84,
+    )  # fmt: skip
+    _name_layers(drawn, frame["layer"].tolist())
+    values = frame[["product", "product low", "product high"]].to_numpy(dtype=float)
+    drawn.update_yaxes(
+        title_text="norm of dL/du over the last layer's", **log_axis(values[values > 0])
+    )
+    return drawn
+
+
+def _decay_hover(row: dict[str, float]) -> str:
+    lines = [plain(str(row["layer"])), f"left of the last layer's norm: {row['product']:.3e}"]
+    if np.isfinite(row["product low"]):
+        lines.append(f"predicted {row['product low']:.3e} to {row['product high']:.3e}")
+    if np.isfinite(row["kept"]):
+        lines.append(f"over the layer above: {row['kept']:.3f} ± {row['error']:.3f}")
+        lines.append(f"predicted {row['low']:.3f} to {row['high']:.3f}")
+    return "<br>".join(lines)
+
+
+def _depth_words(frame: pd.DataFrame, layers: list[str]) -> str:
+    low, high = frame.loc[frame["rms"].idxmin()], frame.loc[frame["rms"].idxmax()]
+    return (
+        f"The rms of dL/du runs from {low['rms']:.1e} in {short(low['layer'], 80)} at "
+        f"t = {low['t']} to {high['rms']:.1e} in {short(high['layer'], 80)} at t = {high['t']}, "
+        f"loss / potential, over {len(layers)} layers."
+    )
+
+
+def _time_words(rows: pd.DataFrame, name: str) -> str:
+    first, last = rows.iloc[0], rows.iloc[-1]
+    return (
+        f"{short(name, 80)}: {first['rms']:.1e} at t = {first['t']}, {last['rms']:.1e} at "
+        f"t = {last['t']}."
+    )
+
+
+def _decay_words(frame: pd.DataFrame) -> str:
+    first = frame.iloc[0]
+    text = (
+        f"{short(first['layer'], 80)} keeps {number(first['product'])} of the gradient's norm in "
+        f"{short(frame.iloc[-1]['layer'], 80)}"
+    )
+    if np.isfinite(first["product low"]):
+        text += (
+            f"; the forward pass alone predicts {number(first['product low'])} (a gradient that is "
+            f"new at every timestep) to {number(first['product high'])} (the same at all)"
+        )
+    return f"{text}."
+
+
+def _name_layers(drawn: go.Figure, layers: list[str]) -> None:
+    every = -(-len(layers) // MOST_NAMES)
+    drawn.update_layout(margin_b=110)
+    drawn.update_xaxes(
+        tickvals=list(range(0, len(layers), every)),
+        ticktext=[plain(short(name)) for name in layers[::every]],
+        tickangle=40,
+        title_text="layer, input first",
+        title_standoff=4,
+        fixedrange=True,
+    )

@@ -1,0 +1,409 @@
+"""A run read piece by piece: however long it is, a page touches a bounded part of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..data.densities import DENSITY_COLUMNS, Density, collect
+from ..data.parts import PartError, part_paths, read_part
+from ..data.runs import Run, RunError
+from ..data.schema import COLUMNS, KEYS, MODES, STORED, derive
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Quantiles of u that the ribbon over training shows."""
+
+MOST_ROWS = 100_000
+"""Rows of the record that are held at once; of a longer run evenly spaced steps stand for it."""
+
+MOST_STEPS = 48
+"""Steps whose quantiles are read for the ribbon."""
+
+FRAMES = 16
+"""Single steps that stay in memory beside the evenly spaced ones."""
+
+HISTOGRAMS = 3
+"""Steps whose histograms of all layers stay in memory."""
+
+Made = TypeVar("Made")
+
+_LIGHT = [name for name in STORED if name != "density"]
+
+
+@dataclass
+class _Known:
+    """What has been read of a run; parts never change, so that it holds for later looks too."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    # Steps of each part by mode.
+    parts: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    rows: int = 0
+    frames: OrderedDict[int, pd.DataFrame] = field(default_factory=OrderedDict)
+    spread: dict[int, pd.DataFrame] = field(default_factory=dict)
+    histograms: OrderedDict[int, pa.Table] = field(default_factory=OrderedDict)
+    quantiles: dict[int, pd.DataFrame] = field(default_factory=dict)
+    derived: OrderedDict[tuple[str, int, str], Any] = field(default_factory=OrderedDict)
+
+    def forget(self, step: int) -> None:
+        """Drop what was read of a step."""
+        for kept in (self.frames, self.spread, self.histograms, self.quantiles):
+            kept.pop(step, None)  # type: ignore[attr-defined]
+        for key in [key for key in self.derived if key[1] == step]:
+            del self.derived[key]
+
+
+class LazyRun(Run):
+    """A run of which every look reads only what it needs, and keeps a bounded part of that.
+
+    Args:
+        path: folder of the run.
+        known: what an earlier look at the same folder has read.
+    """
+
+    def __init__(self, path: str | Path, known: _Known | None = None) -> None:
+        super().__init__(path)
+        self.known = known or _Known()
+
+    def index(self, patience: float = np.inf) -> bool:
+        """Learn which steps are in which part, the youngest part first.
+
+        Args:
+            patience: seconds after which the rest is left to the next look.
+
+        Returns:
+            Whether every part is known now.
+        """
+        until = time.monotonic() + patience
+        with self.known.lock:
+            paths = part_paths(self.path, "records")
+            new = [path for path in paths if path.name not in self.known.parts]
+            # Where training stands and where it began, before all that lies between.
+            for path in [*new[-1:], *new[:1], *new[-2:0:-1]]:
+                if path.name in self.known.parts:
+                    continue
+                found = self._steps_of(path)
+                self.known.parts[path.name] = found
+                # What was read of a step before this part came is not all of it.
+                for step in np.unique(np.concatenate([*found.values(), np.array([], int)])):
+                    self.known.forget(int(step))
+                if time.monotonic() > until:
+                    break
+            return len(self.known.parts) >= len(paths)
+
+    def _steps_of(self, path: Path) -> dict[str, np.ndarray]:
+        try:
+            keys = read_part(path, ["step", "mode"])
+        except PartError as error:
+            self._torn[path.name] = str(error)
+            return {}
+        self.known.rows += len(keys)
+        steps = keys["step"].to_numpy()
+        found = {}
+        for mode in pc.unique(keys["mode"]).to_pylist():
+            chosen = pc.equal(keys["mode"], mode).to_numpy(zero_copy_only=False)
+            found[mode] = np.unique(steps[chosen])
+        return found
+
+    def steps(self, mode: str | None = "train") -> np.ndarray:
+        """Return the recorded steps of a mode (of all if None), ``[R]``, rising."""
+        self.index()
+        return self.steps_so_far(mode)
+
+    def steps_so_far(self, mode: str | None = "train") -> np.ndarray:
+        """Return the recorded steps among the parts known so far, ``[R]``, rising."""
+        with self.known.lock:
+            pieces = [
+                steps
+                for part in self.known.parts.values()
+                for name, steps in part.items()
+                if mode in (None, name)
+            ]
+        return np.unique(np.concatenate(pieces)) if pieces else np.array([], dtype=np.int64)
+
+    def sampled(self, most: int, mode: str | None = None) -> np.ndarray:
+        """Return at most so many recorded steps, evenly spaced, the last one among them.
+
+        The spacing is a power of two, so that a growing run keeps the steps that it showed before.
+        """
+        steps = self.steps(mode)
+        stride = 1
+        while len(steps) > stride * max(most - 1, 1):
+            stride *= 2
+        return np.union1d(steps[::stride], steps[-1:])
+
+    def rows_at(self, step: int, mode: str = "train") -> pd.DataFrame:
+        """Return the record of one step, a row per (layer, t) in network order, all columns."""
+        with self.known.lock:
+            frame = self.known.spread.get(step)
+            if frame is None:
+                frame = self.known.frames.get(step)
+            if frame is None:
+                frame = self._frames_at([step])[step]
+                self.known.frames[step] = frame
+            if step in self.known.frames:
+                self.known.frames.move_to_end(step)
+            while len(self.known.frames) > FRAMES:
+                self.known.frames.popitem(last=False)
+        return frame[frame["mode"] == mode]
+
+    def overall(self) -> pd.DataFrame:
+        """Return the record of evenly spaced steps, all of them in a short run."""
+        steps = self.steps(None)
+        with self.known.lock:
+            each = max(self.known.rows / max(len(steps), 1), 1.0)
+            wanted = [int(step) for step in self.sampled(max(int(MOST_ROWS / each), 8))]
+            kept = {step: self.known.spread[step] for step in wanted if step in self.known.spread}
+            missing = [step for step in wanted if step not in kept]
+            kept |= self._frames_at(missing) if missing else {}
+            self.known.spread = kept
+        frames = [kept[step] for step in wanted if len(kept[step])]
+        if not frames:
+            return derive(pa.schema(_schema(_LIGHT)).empty_table().to_pandas())[_columns()]
+        return pd.concat(frames, ignore_index=True)
+
+    def _frames_at(self, steps: list[int]) -> dict[int, pd.DataFrame]:
+        """Read the rows of some steps, one part after the other."""
+        table = self._rows(_LIGHT, steps)
+        order = {entry.name: place for place, entry in enumerate(self.layers)}
+        frame = table.to_pandas()
+        frame = frame.assign(_place=frame["layer"].map(order))
+        frame = frame.sort_values(["step", "mode", "_place", "t"], kind="stable")
+        frame = derive(frame.drop(columns="_place").reset_index(drop=True))[_columns()]
+        groups = {int(step): rows for step, rows in frame.groupby("step", sort=False)}
+        return {step: groups.get(step, frame.iloc[:0]) for step in steps}
+
+    def _rows(self, columns: list[str], steps: Iterable[int]) -> pa.Table:
+        """Read columns of some steps from the parts that hold them."""
+        wanted = np.unique(np.fromiter(steps, dtype=np.int64))
+        self.index()
+        pieces = []
+        for path in part_paths(self.path, "records"):
+            held = self.known.parts.get(path.name, {})
+            if not any(np.isin(wanted, inside).any() for inside in held.values()):
+                continue
+            try:
+                piece = read_part(path, columns)
+            except PartError as error:
+                self._torn[path.name] = str(error)
+                continue
+            pieces.append(piece.filter(pc.is_in(piece["step"], pa.array(wanted))))
+        return pa.concat_tables(pieces) if pieces else pa.schema(_schema(columns)).empty_table()
+
+    def density(
+        self, layer: str, *, mode: str = "train", steps: Iterable[int] | None = None
+    ) -> Density:
+        """Return ``Run.density()``; for given steps only their parts are opened."""
+        if steps is None:
+            return super().density(layer, mode=mode)
+        entry = self.layer(layer)
+        wanted = sorted({int(step) for step in steps})
+        if len(wanted) == 1:
+            rows = self._histograms(wanted[0])
+        else:
+            rows = self._rows(list(DENSITY_COLUMNS), wanted)
+        rows = rows.filter(pc.equal(rows["layer"], layer))
+        return collect(rows.filter(pc.equal(rows["mode"], mode)), entry.scale)
+
+    def densities(
+        self, *, mode: str = "train", steps: Iterable[int] | None = None
+    ) -> dict[str, Density]:
+        """Return ``Run.densities()``; for given steps only their parts are opened."""
+        if steps is None:
+            return super().densities(mode=mode)
+        rows = self._rows(list(DENSITY_COLUMNS), steps)
+        rows = rows.filter(pc.equal(rows["mode"], mode))
+        seen = set(pc.unique(rows["layer"]).to_pylist())
+        return {
+            layer.name: collect(rows.filter(pc.equal(rows["layer"], layer.name)), layer.scale)
+            for layer in self.layers
+            if layer.name in seen
+        }
+
+    def table(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        layer: str | None = None,
+        mode: str | None = None,
+        since: int | None = None,
+    ) -> pd.DataFrame:
+        """Return ``Run.table()`` from memory; of a long run only evenly spaced steps."""
+        check_request(self, columns, layer, mode)
+        table = self.overall()
+        keep = np.ones(len(table), dtype=bool)
+        for name, wanted in (("layer", layer), ("mode", mode)):
+            if wanted is not None:
+                keep &= (table[name] == wanted).to_numpy()
+        if since is not None:
+            keep &= (table["step"] >= since).to_numpy()
+        names = list(table.columns)
+        if columns is not None:
+            names = [*KEYS, *(name for name in columns if name not in KEYS)]
+        return table.loc[keep, names]
+
+    def _histograms(self, step: int) -> pa.Table:
+        """Return the histograms of all layers at one step."""
+        with self.known.lock:
+            kept = self.known.histograms
+            if step not in kept:
+                kept[step] = self._rows(list(DENSITY_COLUMNS), [step])
+            kept.move_to_end(step)
+            while len(kept) > HISTOGRAMS:
+                kept.popitem(last=False)
+            return kept[step]
+
+    def once(self, name: str, step: int, mode: str, make: Callable[[], Made]) -> Made:
+        """Return what is worked out from one step, kept for the next look.
+
+        Args:
+            name: tells what is worked out.
+            step: the recorded step that it follows from.
+            mode: ``"train"`` or ``"eval"``.
+            make: works it out.
+
+        Returns:
+            What ``make`` returned; it must not be changed.
+        """
+        key = (name, step, mode)
+        with self.known.lock:
+            if key not in self.known.derived:
+                self.known.derived[key] = make()
+            self.known.derived.move_to_end(key)
+            while len(self.known.derived) > FRAMES:
+                self.known.derived.popitem(last=False)
+            return self.known.derived[key]  # type: ignore[no-any-return]
+
+    def quantiles(self, layer: str, mode: str = "train", patience: float = np.inf) -> Ribbon:
+        """Return quantiles of u over training, read from the densities of evenly spaced steps.
+
+        Args:
+            layer: name of a layer.
+            mode: ``"train"`` or ``"eval"``.
+            patience: seconds after which the rest is left to the next look.
+
+        Returns:
+            A :class:`Ribbon`.
+        """
+        entry = self.layer(layer)
+        until = time.monotonic() + patience
+        wanted = [int(step) for step in self.sampled(MOST_STEPS, mode)]
+        with self.known.lock:
+            kept = self.known.quantiles
+            for stale in set(kept) - set(wanted):
+                del kept[stale]
+            missing = [step for step in wanted if step not in kept]
+            for step in _coarse_first(missing):
+                kept[step] = _quantiles(self._rows(list(DENSITY_COLUMNS), [step]))
+                if time.monotonic() > until:
+                    break
+            whole = all(step in kept for step in wanted)
+            frames = [kept[step] for step in wanted if step in kept]
+        names = ["step", "mode", "layer", "t", *map(str, QUANTILES)]
+        frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=names)
+        frame = frame[(frame["layer"] == layer) & (frame["mode"] == mode)]
+        level = 1.0 if entry.coordinate == "u" else 0.0
+        shifted = frame[["step", "t"]].assign(
+            **{str(q): frame[str(q)].astype(float) + level for q in QUANTILES}
+        )
+        return Ribbon(shifted.reset_index(drop=True), whole)
+
+
+@dataclass(frozen=True)
+class Ribbon:
+    """Quantiles of u of one layer over training.
+
+    Args:
+        frame: columns step, t and one per entry of :data:`QUANTILES`, on the axis of the law.
+        whole: whether every step that is to be shown has been read.
+    """
+
+    frame: pd.DataFrame
+    whole: bool
+
+
+_LAZY: weakref.WeakKeyDictionary[Run, LazyRun] = weakref.WeakKeyDictionary()
+
+
+def lazy(run: Run) -> LazyRun:
+    """Return the same run, read piece by piece; what was read is kept as long as the run."""
+    if isinstance(run, LazyRun):
+        return run
+    if run not in _LAZY:
+        _LAZY[run] = LazyRun(run.path)
+    return _LAZY[run]
+
+
+def last_step(record: LazyRun, layer: str, mode: str = "train") -> int | None:
+    """Return the last step at which a layer was recorded; None if it never was."""
+    for step in record.steps(mode)[: -FRAMES - 1 : -1]:
+        if (record.rows_at(int(step), mode)["layer"] == layer).any():
+            return int(step)
+    overall = record.overall()
+    seen = overall[(overall["layer"] == layer) & (overall["mode"] == mode)]["step"]
+    return int(seen.iloc[-1]) if len(seen) else None
+
+
+def check_request(
+    run: Run, columns: Sequence[str] | None, layer: str | None, mode: str | None
+) -> None:
+    """Refuse what ``Run.table()`` refuses."""
+    for name in columns or ():
+        if name not in COLUMNS or name == "density":
+            raise RunError(f"column {name!r} is not in this table; see spikescope.data.schema")
+    if mode is not None and mode not in MODES:
+        raise RunError(f"mode {mode!r} is unknown; there are {', '.join(MODES)}")
+    if layer is not None:
+        run.layer(layer)
+
+
+def _schema(columns: list[str]) -> list[pa.Field]:
+    kinds = {"int64": pa.int64(), "float64": pa.float64(), "str": pa.string()}
+    return [pa.field(name, kinds.get(COLUMNS[name].dtype, pa.list_(pa.int64()))) for name in columns]
+
+
+def _columns() -> list[str]:
+    return [name for name in COLUMNS if name != "density"]
+
+
+def _coarse_first(steps: list[int]) -> list[int]:
+    """Order steps so that the first ones read span the whole training."""
+    ordered: list[int] = []
+    stride = 1 << max(len(steps) - 1, 0).bit_length()
+    while stride:
+        ordered += [step for step in steps[::stride] if step not in ordered]
+        stride //= 2
+    return ordered
+
+
+def _quantiles(rows: pa.Table) -> pd.DataFrame:
+    """Return quantiles of u - threshold (thresholds) of every row, rows of one key together."""
+    columns: dict[str, list[object]] = {name: [] for name in ("step", "mode", "layer", "t")}
+    values = []
+    for mode in pc.unique(rows["mode"]).to_pylist() if len(rows) else []:
+        of_mode = rows.filter(pc.equal(rows["mode"], mode))
+        for layer in pc.unique(of_mode["layer"]).to_pylist():
+            law = collect(of_mode.filter(pc.equal(of_mode["layer"], layer)), 1.0)
+            counts = law.counts[0].astype(float)
+            below = np.concatenate([np.zeros((len(law.t), 1)), np.cumsum(counts, axis=1)], axis=1)
+            for t, line in zip(law.t, below, strict=True):
+                known = line[-1] > 0
+                values.append(
+                    np.interp(np.array(QUANTILES) * line[-1], line, law.edges)
+                    if known
+                    else np.full(len(QUANTILES), np.nan)
+                )
+                for name, value in zip(columns, (law.steps[0], mode, layer, t), strict=True):
+                    columns[name].append(value)
+    table = np.array(values).reshape(-1, len(QUANTILES))
+    return pd.DataFrame(columns | {str(q): table[:, k] for k, q in enumerate(QUANTILES)})

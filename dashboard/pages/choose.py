@@ -1,0 +1,129 @@
+"""Choose: which surrogate and initialisation before I train? It needs no run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash import html
+
+from ...analysis.neuron_spec import RESETS
+from ...analysis.surrogate_shapes import SHAPES
+from .. import figures
+from ..components import grid, named, notice, switch
+from ..figures_choose import Choice, Criterion, code, criteria, criteria_frame, preset_of
+from ..pieces import Piece, show
+from ..view import View
+from .content import Content, show_switch
+from .pickers import choice_picker, number_picker
+
+MOST_INPUTS = 1_000_000
+MOST_TIMESTEPS = 1000
+MOST_LAYERS = 1000
+
+
+def choice_of(view: View) -> Choice:
+    """Return what a view chooses for."""
+    return Choice(
+        view.decay, view.threshold, view.reset, view.fan_in, view.input_rate, view.target_rate,
+        view.wiring == "recurrent", view.layers, view.timesteps, view.family,
+    )  # fmt: skip
+
+
+def render(catalogue: Any, view: View) -> Content:
+    """Return the page: shapes on the law of u, the conditions, the numbers and the code."""
+    controls = [*_controls(view), show_switch(view)]
+    keys = ("decay", "threshold", "reset", "fan_in", "input_rate", "target_rate", "wiring",
+            "layers", "timesteps", "family")  # fmt: skip
+    defaults = {key: getattr(View(), key) for key in keys}
+    chosen = choice_of(view)
+    try:
+        _check(chosen)
+        preset = preset_of(chosen)
+    except ValueError as error:
+        why = notice("These numbers are not possible.", str(error), kind="warning")
+        return Content(controls, [why], defaults)
+    body: list[Any] = [
+        html.Div([show(piece, view) for piece in pieces(catalogue, view)], className="tiles"),
+        html.H2("Conditions"),
+        _conditions(criteria(chosen)),
+        *(notice("Mind:", warning) for warning in preset.warnings),
+        html.H2("Code"),
+        html.Pre(code(chosen), id="code"),
+        html.Button(
+            "Copy the code", id={"type": "copy", "index": "code"}, className="save",
+            **named("Copy the code"),
+        ),
+        html.H2("Everything that was chosen"),
+        grid(criteria_frame(chosen), "Everything that was chosen", name="chosen",
+             widths={"what": 240, "value": 120, "unit": 150}, sortable=False),
+    ]  # fmt: skip
+    return Content(controls, body, defaults)
+
+
+def _check(chosen: Choice) -> None:
+    """Refuse what would take too long to work out, in one line."""
+    for name, most in (("fan_in", MOST_INPUTS), ("layers", MOST_LAYERS),
+                       ("timesteps", MOST_TIMESTEPS)):  # fmt: skip
+        value = getattr(chosen, name)
+        if not 1 <= value <= most:
+            raise ValueError(f"{name}={value} is not possible here: it must be from 1 to {most}")
+
+
+def _controls(view: View) -> list[Any]:
+    return [
+        number_picker("decay", view.decay, "decay", 0.0, 0.999, 0.05),
+        number_picker("threshold", view.threshold, "threshold", 0.001, 1000.0, 0.1),
+        choice_picker("reset", view.reset, RESETS, "reset"),
+        number_picker("fan_in", view.fan_in, "fan-in", 1, MOST_INPUTS, 16),
+        number_picker("input_rate", view.input_rate, "input rate", 0.001, 0.999, 0.01),
+        number_picker("target_rate", view.target_rate, "wanted rate", 0.001, 0.999, 0.01),
+        number_picker("layers", view.layers, "layers", 1, MOST_LAYERS, 1),
+        number_picker("timesteps", view.timesteps, "timesteps", 1, MOST_TIMESTEPS, 1),
+        switch("wiring", view.wiring,
+               [("feed-forward", "feed-forward"), ("recurrent", "recurrent")], "wiring"),
+        choice_picker("family", view.family, tuple(SHAPES), "surrogate"),
+    ]  # fmt: skip
+
+
+def _conditions(found: list[Criterion]) -> html.Div:
+    head = ("condition", "this choice", "wanted", "holds", "source")
+    rows = [
+        html.Tr(
+            [
+                html.Th(each.name, scope="row"),
+                html.Td(each.value),
+                html.Td(each.wanted),
+                html.Td(
+                    html.Span(
+                        "yes" if each.holds else "no",
+                        className=f"badge {'good' if each.holds else 'warning'}",
+                    )
+                ),
+                html.Td(each.source, className="quiet"),
+            ]
+        )
+        for each in found
+    ]
+    table = html.Table(
+        [html.Thead(html.Tr([html.Th(name, scope="col") for name in head])), html.Tbody(rows)],
+        className="runs",
+    )
+    return html.Div(table, className="scroll", tabIndex="0", role="region", **named("Conditions"))
+
+
+def pieces(catalogue: Any, view: View) -> list[Piece]:
+    """Return the figures of the page."""
+    chosen = choice_of(view)
+    _check(chosen)
+    return [
+        Piece(
+            "chosen-law",
+            lambda: figures.chosen_law(chosen, theme=view.theme),
+            lambda: figures.law_frame(chosen),
+        ),
+        Piece(
+            "shapes",
+            lambda: figures.shapes(chosen, theme=view.theme),
+            lambda: figures.shapes_frame(chosen),
+        ),
+    ]

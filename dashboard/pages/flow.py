@@ -1,0 +1,57 @@
+"""Gradient flow: where does the gradient die?"""
+
+from __future__ import annotations
+
+from dash import html
+
+from .. import figures
+from ..catalogue import Snapshot
+from ..components import notice
+from ..pieces import Piece, show
+from ..view import View
+from ..words import nothing_yet
+from .content import Content, Moment, show_switch
+from .layer import chosen
+from .pickers import layer_picker
+
+
+def render(run: Snapshot, view: View) -> Content:
+    """Return the page: the gradient over depth and time, and its decay beside the prediction."""
+    moment = Moment.of(run, view)
+    if moment.step is None:
+        return Content(body=[*moment.notes, notice("Nothing to draw.", nothing_yet(run))])
+    depth, decay, time = (show(piece, view) for piece in pieces(run, view))
+    return Content(
+        controls=[layer_picker(run, chosen(run, view)), *moment.controls(run), show_switch(view)],
+        body=[*moment.notes, depth, html.Div([decay, time], className="tiles")],
+        defaults=moment.defaults() | {"layer": chosen(run, view)},
+        shape=(*moment.shape(run), len(run.layers)),
+        unfinished=not moment.whole,
+    )
+
+
+def pieces(run: Snapshot, view: View) -> list[Piece]:
+    """Return the figures of the page."""
+    moment = Moment.of(run, view)
+    at, theme, unit = moment.at, view.theme, "(loss / potential)"
+    names = {"rms": f"rms of dL/du {unit}", "error": f"standard error {unit}"}
+    return [
+        Piece(
+            "depth",
+            lambda: figures.gradient_over_depth(run, t=view.t, theme=theme, **at),
+            lambda: figures.flow_values(run, **at).rename(columns=names),
+            "layer",
+        ),
+        Piece(
+            "decay",
+            lambda: figures.gradient_decay(run, theme=theme, **at),
+            lambda: figures.decay_values(run, **at),
+            "layer",
+        ),
+        Piece(
+            "time",
+            lambda: figures.gradient_over_time(run, layer=chosen(run, view), theme=theme, **at),
+            lambda: figures.flow_values(run, **at).rename(columns=names),
+            "t",
+        ),
+    ]

@@ -1,0 +1,62 @@
+"""Switches that several pages have: which layer, which other runs, which number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import html
+
+from ...data.runs import Run
+from ..components import named
+from ..figures_style import short
+
+
+def layer_picker(run: Run, name: str) -> html.Div:
+    """Return the choice of a layer; typing searches."""
+    picker = dmc.Select(
+        id={"type": "set", "key": "layer"},
+        value=name,
+        data=[{"value": layer.name, "label": short(layer.name, 40)} for layer in run.layers],
+        searchable=True,
+        allowDeselect=False,
+        size="sm",
+        comboboxProps={"withinPortal": True},
+        inputProps={"aria-label": "layer"},
+    )
+    return html.Div([html.Span("layer", className="label"), picker], className="control")
+
+
+def choice_picker(key: str, value: str, choices: Sequence[str], label: str) -> html.Div:
+    """Return a choice of one of a few words."""
+    picker = dmc.Select(
+        id={"type": "set", "key": key},
+        value=value,
+        data=[{"value": choice, "label": choice.replace("_", " ")} for choice in choices],
+        allowDeselect=False,
+        size="sm",
+        w=180,
+        comboboxProps={"withinPortal": True},
+        inputProps={"aria-label": label},
+    )
+    return html.Div([html.Span(label, className="label"), picker], className="control")
+
+
+def number_picker(
+    key: str, value: float, label: str, low: float, high: float, step: float
+) -> html.Div:
+    """Return a field for a number, which is taken when it is left or Enter is pressed."""
+    field: Any = dmc.NumberInput(
+        id={"type": "set", "key": key},
+        value=value,
+        min=low,
+        max=high,
+        step=step,
+        debounce=600,
+        size="sm",
+        w=96,
+        inputProps={"aria-label": label},
+        **named(label),
+    )
+    return html.Div([html.Span(label, className="label"), field], className="control")

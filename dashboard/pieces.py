@@ -1,0 +1,132 @@
+"""A piece of a page: one figure, the table behind it, and how each can be taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import pandas as pd
+import plotly.graph_objects as go
+from dash import dcc, html
+
+from .components import grid, named
+from .figures_style import CONFIG, reading
+from .view import View
+
+TABLE_PATH = "/table.csv"
+"""Where a piece's table can be had; its query is that of the page, and the piece's name."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One figure of a page with the table behind it.
+
+    Args:
+        name: tells pieces of one page apart; part of the address of its table.
+        draw: makes the figure.
+        frame: makes the table: the figure's own numbers with their errors, units in the headers.
+        goes: what a click on a point opens: ``"layer"``, ``"t"``, ``"step"`` or nothing.
+        widths: pixels of some columns of the table.
+    """
+
+    name: str
+    draw: Callable[[], go.Figure]
+    frame: Callable[[], pd.DataFrame]
+    goes: str = ""
+    widths: tuple[tuple[str, int], ...] = ()
+
+
+def show(piece: Piece, view: View) -> Any:
+    """Return a piece as the view wants it: drawn, or as a table.
+
+    Args:
+        piece: the piece.
+        view: what is looked at; the addresses of the tables follow from it.
+
+    Returns:
+        An html element with the ways to download it.
+    """
+    if view.show == "tables":
+        return _table(piece, view)
+    drawn = piece.draw()
+    title = drawn.layout.title.text or ""
+    words = reading(drawn)
+    graph = dcc.Graph(
+        id={"type": "graph", "goes": piece.goes, "index": piece.name},
+        figure=drawn,
+        config=CONFIG,
+        responsive=True,
+        style={"height": f"{int(drawn.layout.height)}px", "width": "100%"},
+    )
+    return html.Figure(
+        [
+            # Beside the graph, not around it: what lies inside a picture is not read.
+            html.Div(
+                id={"type": "words", "index": piece.name},
+                role="img",
+                className="unseen",
+                **named(f"{title}. {words}"),
+            ),
+            graph,
+            html.Figcaption(
+                [
+                    html.Span(words, id={"type": "reading", "index": piece.name}),
+                    " ",
+                    _takeaway(piece, view, title),
+                ],
+                className="reading",
+            ),
+        ],
+        className="figure",
+    )
+
+
+def show_all(pieces: Sequence[Piece], view: View) -> list[Any]:
+    """Return several pieces, one after the other."""
+    return [show(piece, view) for piece in pieces]
+
+
+def _table(piece: Piece, view: View) -> Any:
+    frame = piece.frame()
+    drawn = piece.draw()
+    title = drawn.layout.title.text or piece.name
+    return html.Section(
+        [
+            html.H2(title),
+            grid(frame, title, name=piece.name, widths=dict(piece.widths), narrowest=120),
+            html.P([html.Span(reading(drawn)), " ", _csv(piece, view)], className="reading"),
+        ]
+    )
+
+
+def _takeaway(piece: Piece, view: View, title: str) -> html.Span:
+    """Return what downloads a figure: as pixels, as lines, as numbers."""
+    buttons = [
+        html.Button(
+            kind.upper(),
+            id={"type": "save", "kind": kind, "index": piece.name},
+            className="save",
+            title=f"Download as {kind.upper()}",
+            **named(f"Download as {kind.upper()}: {title}"),
+        )
+        for kind in ("png", "svg")
+    ]
+    return html.Span([*buttons, _csv(piece, view)], className="takeaway")
+
+
+def _csv(piece: Piece, view: View) -> html.A:
+    return html.A(
+        "CSV",
+        href=table_address(piece, view),
+        download=f"{piece.name}.csv",
+        className="save",
+        **named(f"Download the numbers as CSV: {piece.name}"),
+    )
+
+
+def table_address(piece: Piece, view: View) -> str:
+    """Return the address of a piece's table as CSV."""
+    query = view.search().lstrip("?")
+    return f"{TABLE_PATH}?{query}{'&' if query else ''}{urlencode({'piece': piece.name})}"
