@@ -57,7 +57,7 @@ def test_vgg_has_the_depth_that_was_asked_for(depth, size):
     ("size", "depth", "widths"),
     [
         (8, 5, [2, 4, 8, 8]),
-        (32, 9, [2, 2, 4, 8, 8, 16, 16, 16][:0] or [2, 4, 8, 8, 16, 16, 16, 16]),
+        (32, 9, [2, 4, 8, 8, 16, 16, 16, 16]),
         (32, 16, [2] * 3 + [4] * 3 + [8] * 3 + [16] * 6),
         (2, 6, [2] * 5),
     ],
@@ -131,7 +131,7 @@ def test_a_residual_block_adds_spikes():
 @pytest.mark.parametrize("training", [True, False])
 def test_an_image_is_encoded_as_if_it_came_at_each_timestep(norm, training):
     torch.manual_seed(2)
-    block = SpikingBlock(1, 4, norm=norm).double().train(training)
+    block = SpikingBlock(1, 4, norm=norm, threshold=0.2).double().train(training)
     images = some(IMAGE).double()
     repeated = images.expand(3, *images.shape)
     torch.testing.assert_close(block.encode(images, 3), block(repeated), rtol=0, atol=0)
@@ -247,9 +247,9 @@ def test_logits_of_the_recurrent_network_are_the_largest_potential_over_time():
 def test_an_image_is_read_row_by_row():
     net = recurrent_net(16, units=4)
     images = some((2, 5, 8))
-    rows = torch.stack(
-        [torch.cat([image[:, row].flatten() for row in [k]]) for image in images for k in range(5)]
-    ).reshape(3, 5, 16)
+    rows = torch.zeros(3, 5, 16)
+    for row in range(5):
+        rows[:, row, :8], rows[:, row, 8:] = images[:, 0, row], images[:, 1, row]
     torch.testing.assert_close(net(images), net(rows))
 
 
@@ -307,9 +307,9 @@ def test_settings_of_a_neuron_reach_all_of_them():
         small = {"channels": 2} if name == "vgg9" else {}
         net = build_network(name, shape, 4, **small, decay=0.3, reset="to_value", start=0.2)
         specs = [module.spec for module in net.modules() if isinstance(module, LIF)]
-        assert {(each.decay, each.reset, each.start) for each in specs} == {
-            (0.3, "to_value", pytest.approx(0.2))
-        }
+        assert len(specs) == len(spiking(net)) > 0
+        assert {(each.decay, each.reset) for each in specs} == {(0.3, "to_value")}
+        assert {each.start for each in specs} == {torch.tensor(0.2).item()}
 
 
 def test_the_seed_decides_the_weights():
