@@ -13,10 +13,12 @@ from torch import Tensor
 
 from ..analysis.surrogate import Surrogate
 from ..data.schema import COLUMNS, COVERAGE_EPSILON, DENSITY_BINS, DENSITY_WIDTH
-from . import capture
-from .capture import Gradients
+from . import accumulators_cpu, capture
+from .capture import Gradients, LayerGradients
 
 Block = dict[str, Tensor]
+
+_WIDE = (torch.float32, torch.float64)
 
 ROUNDING_ULPS = 16
 """A replay that adds in another order than the layer differs by a few units in the last place."""
@@ -24,35 +26,62 @@ ROUNDING_ULPS = 16
 
 def forward_block(
     u: Tensor,
-    implied: Tensor,
+    implied: Tensor | None,
     spikes: Tensor,
-    current: Tensor,
+    current: Tensor | None,
     *,
     threshold: Tensor | float,
     scale: float,
     surrogate: Surrogate | None,
-    fired_before: Tensor,
+    fired_before: Tensor | None,
     t: int,
     computed_in: torch.dtype | None = None,
+    fires_at_threshold: bool = True,
+    histogram: bool = True,
 ) -> Block:
     """Summarise one forward pass of a layer.
 
     Args:
         u: pre-reset potential, ``[T, N, ...]`` with N independent samples.
-        implied: spikes (0 or 1) that u implies, ``[T, N, ...]``.
+        implied: spikes (0 or 1) that u implies, ``[T, N, ...]``; None where it is what u does at
+            the threshold.
         spikes: observed spikes (0 or 1), ``[T, N, ...]``.
-        current: input current, ``[T, N, ...]``.
+        current: input current, ``[T, N, ...]``; None where it was not seen.
         threshold: threshold in force; a tensor must broadcast over u, ``[T, 1, ...]`` for one per
             timestep. So must the numbers of the surrogate.
         scale: potential per unit of the density's axis.
         surrogate: declared surrogate; without one its columns say that nothing was seen.
-        fired_before: spikes of each element before this block, ``[N, ...]``.
+        fired_before: spikes of each element before this block, ``[N, ...]``; None for none.
         t: first timestep of the block, from 1.
         computed_in: dtype that the layer rounds in, if it is narrower than that of u.
+        fires_at_threshold: whether u = threshold is a spike, where ``implied`` is None.
+        histogram: whether to count the density, too.
 
     Returns:
         The forward columns, ``[T]`` each (``density`` is ``[T, bin]``).
     """
+    eps = torch.finfo(computed_in or u.dtype).eps
+    if _is_plain(u, spikes, threshold, surrogate):
+        block = accumulators_cpu.forward_block(
+            u,
+            implied,
+            spikes,
+            current,
+            threshold=threshold,
+            scale=scale,
+            surrogate=surrogate,
+            fired_before=fired_before,
+            t=t,
+            rounding=ROUNDING_ULPS * eps * scale,
+            fires_at_threshold=fires_at_threshold,
+            histogram=histogram,
+        )
+        if block is not None:
+            return block
+    if implied is None:
+        implied = (u >= threshold if fires_at_threshold else u > threshold).to(u.dtype)
+    if fired_before is None:
+        fired_before = torch.zeros_like(spikes[0])
     blocks = []
     timed = capture.is_timed(threshold, u)
     for rows in _each_timestep(u) if timed else _slices(u):
@@ -60,13 +89,14 @@ def forward_block(
             u[rows],
             implied[rows],
             spikes[rows],
-            current[rows],
+            None if current is None else current[rows],
             fired_before,
             threshold[rows] if isinstance(threshold, Tensor) and timed else threshold,
             scale,
             _at(surrogate, u, rows),
             t + rows.start,
-            torch.finfo(computed_in or u.dtype).eps,
+            eps,
+            histogram,
         )
         blocks.append(block)
         fired_before = fired_before + spikes[rows].sum(0)
@@ -77,13 +107,14 @@ def _forward(
     u: Tensor,
     implied: Tensor,
     spikes: Tensor,
-    current: Tensor,
+    current: Tensor | None,
     fired_before: Tensor,
     threshold: Tensor | float,
     scale: float,
     surrogate: Surrogate | None,
     t: int,
     eps: float,
+    histogram: bool,
 ) -> Block:
     timesteps = len(u)
     z = _flat(u - threshold)
@@ -106,21 +137,37 @@ def _forward(
     }
     block |= _agreement(z, finite, _flat(implied), _flat(spikes), ROUNDING_ULPS * eps * scale)
     block |= _moments("u", about, finite, per_sample, level)
-    # The input is looked at where u is finite, so that one count weighs both.
-    current = torch.where(finite, _flat(current), 0.0)
-    moments = _moments("input", current, finite, per_sample, 0.0)
-    block |= {name: moments[name] for name in ("input_mean", "input_var")}
+    if current is not None:
+        # The input is looked at where u is finite, so that one count weighs both.
+        current = torch.where(finite, _flat(current), 0.0)
+        moments = _moments("input", current, finite, per_sample, 0.0)
+        block |= {name: moments[name] for name in ("input_mean", "input_var")}
     least = torch.where(finite, about, torch.inf).amin((1, 2)).double() + level
     largest = torch.where(finite, about, -torch.inf).amax((1, 2)).double() + level
     block["u_min"] = torch.where(count > 0, least, torch.nan)
     block["u_max"] = torch.where(count > 0, largest, torch.nan)
-    block |= density(z / scale, finite)
+    if histogram:
+        block |= density(z / scale, finite)
     block |= _spiking(_flat(spikes), _flat(fired_before.unsqueeze(0)), per_sample, t)
     block |= _surrogate(surrogate, z, finite, per_sample)
     return block
 
 
-def backward_block(gradients: Gradients) -> Block:
+def _is_plain(
+    u: Tensor, spikes: Tensor, threshold: Tensor | float, surrogate: Surrogate | None
+) -> bool:
+    """Return whether a block is one for the route that a CPU is fast on."""
+    numbers = [threshold] if surrogate is None else [threshold, surrogate.peak, surrogate.width]
+    return (
+        u.device.type == "cpu"
+        and u.dtype == spikes.dtype
+        and u.dtype in _WIDE
+        and u.numel() > 0
+        and all(not isinstance(number, Tensor) or number.numel() == 1 for number in numbers)
+    )
+
+
+def backward_block(gradients: Gradients | LayerGradients) -> Block:
     """Summarise the gradients of one backward pass of a layer.
 
     Args:
@@ -129,7 +176,12 @@ def backward_block(gradients: Gradients) -> Block:
     Returns:
         The gradient columns, ``[T]`` each.
     """
-    s, s_total, u, residual = gradients
+    like = gradients.like
+    if _is_plain(like, like, 0.0, None):
+        block = accumulators_cpu.backward_block(gradients)
+        if block is not None:
+            return block
+    s, s_total, u, residual = gradients.whole
     return _joined(
         [
             _backward(s[rows], s_total[rows], u[rows], None if residual is None else residual[rows])

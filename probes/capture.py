@@ -6,6 +6,9 @@ observed spikes, and the gradients inside follow from those at the layer's two e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +32,20 @@ class Gradients(NamedTuple):
     s_total: Tensor
     u: Tensor
     residual: Tensor | None
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the same shape, dtype and device."""
+        return self.u
+
+    @property
+    def whole(self) -> Gradients:
+        """All of it at once."""
+        return self
+
+    def part(self, rows: slice, samples: slice) -> Gradients:
+        """Return the gradients of some timesteps and samples."""
+        return Gradients(*(None if v is None else v[rows, samples] for v in self))  # type: ignore[arg-type]
 
 
 def membrane(
@@ -63,6 +80,63 @@ def membrane(
     return u, implied
 
 
+def potential(
+    spec: NeuronSpec,
+    current: Tensor,
+    spikes: Tensor,
+    start: Tensor,
+    filtered: Tensor | None = None,
+) -> Tensor:
+    """Recompute the pre-reset potential alone, in as few passes as the layer's dynamics allow.
+
+    Args:
+        spec: the layer's dynamics.
+        current: input current, ``[T, N, ...]``.
+        spikes: observed spikes, 0 or 1, ``[T, N, ...]``.
+        start: potential before the first timestep, ``[N, ...]``.
+        filtered: current that a synaptic filter holds before it, ``[N, ...]``; None for none.
+
+    Returns:
+        The u of :func:`membrane`, bit for bit.
+
+    Example:
+        >>> spikes = torch.tensor([[0.0], [1.0], [0.0]])
+        >>> u = potential(NeuronSpec(decay=0.5), torch.ones(3, 1), spikes, torch.zeros(1))
+        >>> u.flatten().tolist()
+        [1.0, 1.5, 1.25]
+    """
+    numbers = (spec.decay, spec.gain, spec.threshold, spec.reset_value, spec.reset_amount or 0.0)
+    plain = (
+        all(isinstance(value, int | float) for value in (*numbers, spec.rest))
+        and isinstance(spec.synapse_decay, int | float)
+        and spec.synapse_decay == 0
+        and current.device.type == "cpu"
+        and current.dtype == spikes.dtype == start.dtype
+        and current.shape == spikes.shape
+    )
+    if not plain:
+        return membrane(spec, current, spikes, start, filtered)[0]
+    amount = spec.threshold if spec.reset_amount is None else spec.reset_amount
+    u = torch.empty_like(current, memory_format=torch.contiguous_format)
+    space = torch.empty_like(u[0])
+    v: Tensor = start
+    for now, given, seen in zip(u, current, spikes, strict=True):
+        torch.mul(v, spec.decay, out=now)
+        now.add_(given if spec.gain == 1 else torch.mul(given, spec.gain, out=space))
+        if spec.rest != 0:
+            now.add_((1.0 - spec.decay) * spec.rest)
+        # A spike is exactly 0 or 1, so that a product with it rounds nothing.
+        if spec.reset == "none":
+            v = now
+        elif spec.reset == "to_value":
+            v = torch.addcmul(now, now, seen, value=-1.0, out=space)
+            v = v if spec.reset_value == 0 else v.add_(seen, alpha=spec.reset_value)
+        else:
+            late = spec.delayed_reset
+            v = torch.sub(now, seen, alpha=amount / spec.decay if late else amount, out=space)
+    return u
+
+
 def is_timed(value: Any, over: Tensor) -> bool:
     """Return whether a value that broadcasts over ``[T, N, ...]`` has an axis of timesteps.
 
@@ -83,7 +157,7 @@ def gradients(
     later: tuple[Tensor, Tensor] | None = None,
     handed: Tensor | None = None,
     passed: bool = False,
-) -> Gradients:
+) -> LayerGradients:
     """Derive the gradients inside a layer from those at its input and its spikes.
 
     ``dL/du[t] = (dL/dI[t] - synapse_decay dL/dI[t+1]) / gain``; the total dL/ds adds the path
@@ -105,7 +179,7 @@ def gradients(
             what flows back from there, too.
 
     Returns:
-        The :class:`Gradients`.
+        The gradients, which are worked out where they are looked at.
 
     Example:
         >>> one = torch.ones(1, 1)
@@ -114,31 +188,158 @@ def gradients(
         >>> inside.u.item(), inside.residual.item()
         (2.0, 0.0)
     """
-    none = torch.zeros_like(grad_input[0])
-    next_input, next_u = (none, none) if later is None else later
-    filtered = grad_input - spec.synapse_decay * _ahead(grad_input, next_input)
-    grad_u = filtered / spec.gain
-    carried = spec.decay * _ahead(grad_u, next_u)
-    direct: Tensor | float = 0.0
-    if handed is not None and spec.delayed_reset:
-        direct = handed
-        carried = torch.zeros_like(carried) if passed else carried
-    elif handed is not None:
-        carried = handed if passed else carried + handed
-    total = grad_spikes
-    if spec.reset_gradient and spec.reset != "none":
-        total = grad_spikes + _reset_slope(spec, u) * carried
-    residual = None
-    if surrogate is not None:
-        kept = carried * (1.0 - spikes) if spec.reset == "to_value" else carried
-        residual = (
-            grad_u - kept - direct - surrogate.derivative(u - spec.threshold, xp=torch) * total
-        )
-    return Gradients(grad_spikes, total, grad_u, residual)
+    return LayerGradients(
+        spec, surrogate, u, spikes, grad_input, grad_spikes, later, handed, passed
+    )
+
+
+class LayerGradients:
+    """The gradients inside a layer, worked out as a whole or for a part at a time.
+
+    A part that fits a cache costs a fraction of what the whole does. Arguments are those of
+    :func:`gradients`; ``s``, ``s_total``, ``u`` and ``residual`` are those of :class:`Gradients`.
+    """
+
+    def __init__(
+        self,
+        spec: NeuronSpec,
+        surrogate: Surrogate | None,
+        potential: Tensor,
+        spikes: Tensor,
+        grad_input: Tensor,
+        grad_spikes: Tensor,
+        later: tuple[Tensor, Tensor] | None,
+        handed: Tensor | None,
+        passed: bool,
+    ) -> None:
+        self.like = grad_input
+        self.spec = spec
+        self.surrogate = surrogate
+        self.potential = potential
+        self.spikes = spikes
+        self.like = grad_input
+        self.grad_spikes = grad_spikes
+        self.later = later
+        self.handed = handed
+        self.passed = passed
+
+    def part(self, rows: slice, samples: slice) -> Gradients:
+        """Return the gradients of some timesteps and samples."""
+        spec = self._cut_spec(rows, samples)
+        grad_s, potential = self.grad_spikes[rows, samples], self.potential[rows, samples]
+        grad_u = self._at(rows, samples)
+        carried = spec.decay * _ahead(grad_u, self._after(rows.stop, samples))
+        direct: Tensor | None = None
+        handed = None if self.handed is None else self.handed[rows, samples]
+        if handed is not None and spec.delayed_reset:
+            direct = handed
+            carried = torch.zeros_like(carried) if self.passed else carried
+        elif handed is not None:
+            carried = handed if self.passed else carried + handed
+        total = grad_s
+        if spec.reset_gradient and spec.reset != "none":
+            total = _plus(grad_s, _reset_slope(spec, potential), carried)
+        residual = None
+        if self.surrogate is not None:
+            spikes = self.spikes[rows, samples]
+            kept = carried * (1.0 - spikes) if spec.reset == "to_value" else carried
+            residual = grad_u - kept
+            if direct is not None:
+                residual -= direct
+            surrogate = self._cut_surrogate(self.surrogate, rows, samples)
+            slope = surrogate.derivative(potential - spec.threshold, xp=torch)
+            residual -= slope * total
+        return Gradients(grad_s, total, grad_u, residual)
+
+    def at_first(self) -> Tensor:
+        """Return dL/du of the first timestep, ``[N, ...]``."""
+        return self._at(slice(0, 1), slice(0, self.like.shape[1]))[0]
+
+    @cached_property
+    def whole(self) -> Gradients:
+        """All of it at once."""
+        return self.part(slice(0, len(self.like)), slice(0, self.like.shape[1]))
+
+    def __iter__(self) -> Iterator[Tensor | None]:
+        return iter(self.whole)
+
+    @property
+    def s(self) -> Tensor:
+        """dL/ds from downstream layers only."""
+        return self.whole.s
+
+    @property
+    def s_total(self) -> Tensor:
+        """dL/ds with the path through the reset."""
+        return self.whole.s_total
+
+    @property
+    def u(self) -> Tensor:
+        """dL/du over all paths."""
+        return self.whole.u
+
+    @property
+    def residual(self) -> Tensor | None:
+        """dL/du minus what the declared surrogate implies."""
+        return self.whole.residual
+
+    def _at(self, rows: slice, samples: slice) -> Tensor:
+        """Return dL/du from dL/dI: back through the gain and the synaptic filter."""
+        grad, decay, gain = self.like[rows, samples], self.spec.synapse_decay, self.spec.gain
+        if not (isinstance(decay, int | float) and decay == 0):
+            if rows.stop < len(self.like):
+                last = self.like[rows.stop, samples]
+            else:
+                last = torch.zeros_like(grad[0]) if self.later is None else self.later[0][samples]
+            grad = grad - self._cut(decay, rows, samples) * _ahead(grad, last)
+        if isinstance(gain, int | float) and gain == 1:
+            return grad
+        return grad / self._cut(gain, rows, samples)
+
+    def _after(self, row: int, samples: slice) -> Tensor:
+        """Return dL/du of a timestep, that behind the last one included."""
+        if row < len(self.like):
+            return self._at(slice(row, row + 1), samples)[0]
+        if self.later is not None:
+            return self.later[1][samples]
+        return torch.zeros_like(self.like[0, samples])
+
+    def _cut(self, value: Any, rows: slice, samples: slice) -> Any:
+        """Return what a value that broadcasts over u is for a part of it."""
+        if not isinstance(value, Tensor) or value.numel() == 1:
+            return value
+        return torch.broadcast_to(value, self.like.shape)[rows, samples]
+
+    def _cut_spec(self, rows: slice, samples: slice) -> NeuronSpec:
+        names = ("decay", "threshold", "reset_value", "reset_amount")
+        values = {name: getattr(self.spec, name) for name in names}
+        parts = {
+            name: self._cut(value, rows, samples)
+            for name, value in values.items()
+            if isinstance(value, Tensor) and value.numel() > 1
+        }
+        return replace(self.spec, **parts) if parts else self.spec
+
+    def _cut_surrogate(self, surrogate: Surrogate, rows: slice, samples: slice) -> Surrogate:
+        parts = {
+            name: self._cut(value, rows, samples)
+            for name in ("peak", "width")
+            if isinstance(value := getattr(surrogate, name), Tensor) and value.numel() > 1
+        }
+        return replace(surrogate, **parts) if parts else surrogate
+
+
+def _plus(values: Tensor, factor: Any, other: Tensor) -> Tensor:
+    """Return values + factor * other, in one pass where the factor is a number."""
+    if isinstance(factor, int | float):
+        return torch.add(values, other, alpha=factor)
+    return values + factor * other
 
 
 def _ahead(values: Tensor, last: Tensor) -> Tensor:
     """Return the values of the next timestep, ``last`` after the final one."""
+    if len(values) == 1:
+        return last.unsqueeze(0)
     return torch.cat([values[1:], last.unsqueeze(0)])
 
 

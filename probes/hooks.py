@@ -192,11 +192,18 @@ class LayerHooks:
         if not (isinstance(spec.spike_height, int | float) and spec.spike_height == 1):
             spikes = spikes / spec.spike_height
         # The replay rounds as the layer does, in its dtype; sums over it need a wider one.
-        u, implied = capture.membrane(spec, current, spikes, state.v, state.current)
+        implied: Tensor | None = None
+        if wide(current) is current:
+            u = capture.potential(spec, current, spikes, state.v, state.current)
+        else:
+            u, implied = capture.membrane(spec, current, spikes, state.v, state.current)
+            implied = wide(implied)
         computed_in = u.dtype
-        u, implied, spikes, current = wide(u), wide(implied), wide(spikes), wide(current)
+        u, spikes, current = wide(u), wide(spikes), wide(current)
         t = 1 if self._last is None else self._last.t + len(self._last.u)
-        fired = torch.zeros_like(spikes[0]) if self._fired is None else self._fired
+        if self._last is not None:
+            so_far = self._last.spikes.sum(0)
+            self._fired = so_far if self._fired is None else self._fired + so_far
         surrogate = self._adapter.live_surrogate(module, self.layer)
         call = _Call(t, "train" if module.training else "eval", spec, surrogate, u, spikes)
         block = accumulators.forward_block(
@@ -207,9 +214,10 @@ class LayerHooks:
             threshold=spec.threshold,
             scale=self._scale,
             surrogate=surrogate,
-            fired_before=fired,
+            fired_before=self._fired,
             t=t,
             computed_in=computed_in,
+            fires_at_threshold=spec.fires_at_threshold,
         )
         self._fold(self.forward, call, block)
         if self._last is None:
@@ -217,7 +225,7 @@ class LayerHooks:
         else:
             self._last.later = call
         self.sequences[-1] += len(u)
-        self._last, self._fired = call, fired + spikes.sum(0)
+        self._last = call
         return call
 
     def _floating(self, what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -253,7 +261,10 @@ class LayerHooks:
 
     def _at_output(self, call: _Call, gradient: Tensor) -> None:
         self.reached = True
-        call.grad_spikes = gradient * call.spec.spike_height
+        height = call.spec.spike_height
+        if not (isinstance(height, int | float) and height == 1):
+            gradient = gradient * height
+        call.grad_spikes = gradient
         self._half.append(call)
 
     def _at_handed(self, call: _Call, gradient: Tensor) -> None:
@@ -279,7 +290,7 @@ class LayerHooks:
                 call.grad_handed,
                 call.later is not None and call.later.passed,
             )
-            call.first = gradient[0], inside.u[0]
+            call.first = gradient[0], inside.at_first()
             self._fold(self.backward, call, accumulators.backward_block(inside))
 
     def _fold(self, into: dict[tuple[str, int, int], Block], call: _Call, block: Block) -> None:

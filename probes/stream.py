@@ -126,15 +126,13 @@ class Stream:
             u,
             implied,
             spikes,
-            torch.zeros_like(u),
+            None,  # no input current was seen
             threshold=threshold,
             scale=scale,
             surrogate=moment.surrogate,
             fired_before=self._fired,
             t=moment.t,
         )
-        for name in ("input_mean", "input_var"):  # no input current was seen
-            del block[name]
         self._fold(self.forward, moment, block)
         self._fired = self._fired + spikes.sum(0)
         self.calls += 1

@@ -16,6 +16,9 @@ from .vitals_types import Key
 SAMPLE = 16_384
 """Elements of the input that are compared between the first and the last timestep."""
 
+PIECE = 1 << 16
+"""Elements of a gradient that are looked at together on a CPU."""
+
 LEARNED = ("threshold", "decay", "synapse_decay")
 """Fields of the dynamics whose values are followed where a layer may learn them."""
 
@@ -70,7 +73,7 @@ class LayerVitals:
         if emitted.requires_grad:
             self._listen(emitted)
         spikes = adapter.time_first(module, emitted.detach())
-        fired = (spikes != 0).float().sum((0, 1))
+        fired = _firing(spikes)
         if self._fired is None or self._fired.shape == fired.shape:
             self._fired = fired if self._fired is None else self._fired + fired
             self._chances += spikes.shape[0] * spikes.shape[1]
@@ -89,8 +92,7 @@ class LayerVitals:
 
         def hook(gradient: Tensor) -> None:
             self._tiny = float(torch.finfo(gradient.dtype).tiny)
-            product = (held * gradient.detach()).float()
-            both = torch.stack([product.sum(), product.abs().sum()])
+            both = _products(held, gradient.detach())
             self._euler = both if self._euler is None else self._euler + both
 
         emitted.register_hook(self._guard(hook))  # type: ignore[no-untyped-call]
@@ -124,6 +126,28 @@ class LayerVitals:
                     mean = value.detach().float().mean()
                     figures.append((key._replace(quantity=name), mean))
         return figures
+
+
+def _firing(spikes: Tensor) -> Tensor:
+    """Return how often each unit fires, over timesteps and samples, one timestep after another."""
+    space = torch.empty_like(spikes[0], dtype=torch.float32)
+    fired = torch.zeros_like(space[0])
+    for now in spikes:
+        fired += torch.ne(now, 0.0, out=space).sum(0)
+    return fired
+
+
+def _products(one: Tensor, other: Tensor) -> Tensor:
+    """Return the sums of one * other and of its magnitude, in pieces that stay in a cache."""
+    if one.device.type != "cpu":
+        product = (one * other).float()
+        return torch.stack([product.sum(), product.abs().sum()])
+    both = torch.zeros(2)
+    parts = torch.split(one.reshape(-1), PIECE), torch.split(other.reshape(-1), PIECE)
+    for a, b in zip(*parts, strict=True):
+        product = (a * b).float()
+        both += torch.stack([product.sum(), torch.linalg.vector_norm(product, 1)])
+    return both
 
 
 def frozen(first: Tensor, last: Tensor) -> Tensor:

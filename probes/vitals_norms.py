@@ -61,8 +61,9 @@ class NormVitals:
         if values.ndim < 2 or values.numel() == 0 or len(calls) >= MOST_CALLS:
             return
         rows = values.reshape(values.shape[0], values.shape[1], -1).float()
-        variance, mean = torch.var_mean(rows, dim=2, correction=0)
-        calls.append((mean, variance + mean * mean))
+        # A norm reads the input once and keeps nothing; var_mean costs ten times as much on a CPU.
+        square = torch.linalg.vector_norm(rows, dim=2).square() / rows.shape[2]
+        calls.append((rows.mean(2), square))
         # Without running statistics a norm uses those of the batch also in evaluation.
         self._own[module] = module.training or getattr(module, "running_mean", None) is None
 

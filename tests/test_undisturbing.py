@@ -123,7 +123,7 @@ def test_an_exception_of_the_user_passes_and_leaves_no_hook(
 
 
 FAULTS: dict[str, tuple[Any, str]] = {
-    "replay": (hooks.capture, "membrane"),
+    "replay": (hooks.capture, "potential"),
     "forward statistics": (hooks.accumulators, "forward_block"),
     "gradient identities": (hooks.capture, "gradients"),
     "backward statistics": (hooks.accumulators, "backward_block"),
