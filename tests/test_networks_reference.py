@@ -132,7 +132,7 @@ def test_a_residual_block_adds_spikes():
 def test_an_image_is_encoded_as_if_it_came_at_each_timestep(norm, training):
     torch.manual_seed(2)
     block = SpikingBlock(1, 4, norm=norm, threshold=0.2).double().train(training)
-    images = some(IMAGE).double()
+    images = 20 * some(IMAGE).double()
     repeated = images.expand(3, *images.shape)
     torch.testing.assert_close(block.encode(images, 3), block(repeated), rtol=0, atol=0)
     assert 0 < block.encode(images, 3).mean() < 1
