@@ -22,6 +22,12 @@ VERDICTS: tuple[Verdict, ...] = ("change", "leave it", "cannot tell")
 FIELDS = ("surrogate", "start", "threshold", "weight_scale", "bias_shift", "recurrent_scale")
 """What a recommendation can change: each has a value now and a proposed one."""
 
+VETOED: dict[str, str] = {}
+"""Field of a recommendation to why the evidence speaks against changing it: never proposed.
+
+The studies of the evidence report are the judge: a row is added where they contradict a rule.
+"""
+
 ROLES = ("weight", "bias", "recurrent")
 """Parts that parameters of the model play before a spiking layer."""
 
@@ -189,7 +195,11 @@ class Recommendations(tuple[Recommendation, ...]):
         """
         rows = []
         for entry in self:
-            shown = {name: str(value) for name, value in entry.predicted.items() if name in _SHOWN}
+            shown = {
+                name: f"{value.before:.3g} -> {value.after:.3g}"
+                for name, value in entry.predicted.items()
+                if name in _SHOWN
+            }
             first = {"layer": entry.layer, "verdict": entry.verdict}
             changes = [
                 {"change": name, "now": in_words(now), "proposed": in_words(proposed)}

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .layer_record import Array, Estimate, LayerRecord, jackknife, per_sample
+from .findings.evidence import CONFIDENCE_Z
+from .layer_record import Array, Estimate, LayerRecord, jackknife, per_sample, rate_of
 from .neuron import NeuronSpec, replay
 
 XI_TARGET = 1.0
@@ -126,11 +127,11 @@ def solve_scale(
     a = mean**2 - xi**2 * own
     b = -2.0 * (gap * mean + xi**2 * mixed)
     c = gap**2 - xi**2 * float(stays.var())
-    roots = np.roots([a, b, c] if a != 0.0 else [b, c]) if (a != 0.0 or b != 0.0) else []
+    roots: Array = np.roots([a, b, c])  # leading zeros are left out
     # Squaring brings in solutions on the other side of the threshold, which are none.
     good = [
         float(root.real)
-        for root in np.asarray(roots, dtype=complex)
+        for root in roots.astype(complex)
         if abs(root.imag) <= 1e-9 * abs(root) and root.real > 0.0
         and (gap - root.real * mean) * np.sign(xi) >= 0.0
     ]  # fmt: skip
@@ -236,3 +237,24 @@ def apply_forward(
     if currents is not None:
         current = currents.at(solution.scale, solution.shift)
     return record.rerun(spec, current)
+
+
+def drive_fault(record: LayerRecord) -> str:
+    """Return a sentence on what is wrong with how a layer is driven; empty if nothing is."""
+    xi, rate = xi_of(record), rate_of(record)
+    if rate.value - CONFIDENCE_Z * np.nan_to_num(rate.error) > RATE_BUSY:
+        return f"{100 * rate.value:.0f} % of all elements fire, so that a spike says little."
+    if not np.isfinite(xi.value):
+        return "" if rate.value > 0.0 else "Its potential does not move, it never fires."
+    if xi.value - CONFIDENCE_Z * np.nan_to_num(xi.error) > XI_QUIET:
+        return (
+            f"The threshold lies {xi.value:.3g} standard deviations above the mean of the "
+            f"potential, the rate is {rate.value:.2g}."
+        )
+    return ""
+
+
+def is_closer(now: LayerRecord, after: LayerRecord) -> bool:
+    """Return whether a layer that is still out of range is less so than before."""
+    before = float(np.nan_to_num(xi_of(now).value, nan=np.inf))
+    return abs(xi_of(after).value - XI_TARGET) < abs(before - XI_TARGET)

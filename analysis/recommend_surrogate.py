@@ -25,6 +25,8 @@ FLOOD = 0.5
 AREAS = (0.1, 10.0)
 """Bounds of the surrogate's area; 1 is the spike's own jump."""
 
+AREA_LIMIT = f"an area of {AREAS[0]:g} to {AREAS[1]:g}"
+
 SEARCH_ELEMENTS = 2**16
 ROUNDS = 30
 
@@ -122,7 +124,7 @@ def solve_peak(record: LayerRecord, surrogate: Surrogate, gain: float) -> tuple[
     if not (above > 0.0 and gain > 0.0):
         raise ValueError(f"layer {record.name!r}: no gradient arrives, the peak cannot be solved")
     low, high = (bound / (surrogate.area / surrogate.peak) for bound in AREAS)
-    limit = "the area of the surrogate"
+    limit = AREA_LIMIT
     constant, linear, square = time_factor(few, surrogate)
     if square > 0.0 and constant < 1.0:
         steady = (-linear + np.sqrt(linear**2 + 4.0 * square * (1.0 - constant))) / (2.0 * square)
@@ -144,8 +146,9 @@ def solve_peak(record: LayerRecord, surrogate: Surrogate, gain: float) -> tuple[
         if abs(further / peak - 1.0) < 1e-6:
             break
         peak = further
-    at_bound = min(abs(further / low - 1.0), abs(further / high - 1.0)) < 1e-9
-    return further, limit if at_bound else ""
+    if further <= low * (1.0 + 1e-9):
+        return further, AREA_LIMIT
+    return further, limit if further >= high * (1.0 - 1e-9) else ""
 
 
 def rank_shapes(record: LayerRecord, gain: float | None, tail: float = 2.0) -> list[RankedShape]:

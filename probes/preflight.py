@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from ..analysis.findings import Finding
 from ..analysis.findings.evidence import CONFIDENCE_Z
+from ..analysis.layer_figures import unbalanced
 from ..analysis.layer_record import LayerRecord
 from ..analysis.recommend import Recommendations
-from ..analysis.recommend_layer import LayerPlan, unbalanced
+from ..analysis.recommend_layer import LayerPlan
 from ..analysis.recommend_surrogate import width_verdict
 from .preflight_batches import take, untouched_randomness
 from .preflight_trial import Trial
@@ -136,6 +137,7 @@ def _forward(trial: Trial, plans: dict[str, LayerPlan]) -> None:
     changed = False
     for name, plan in plans.items():
         plan.know_parameters(trial.roles(name), trial.shapes(name))
+        plan.power = trial.recurrent_power(name)
         if plan.lacking:
             continue
         assert plan.before is not None

@@ -173,7 +173,8 @@ def untouched_randomness(inputs: Any = None) -> Iterator[None]:
     }
     states = {key: generator.get_state() for key, generator in owned.items()}
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if used else []
     with torch.random.fork_rng(devices=list(devices)):
         try:
             yield

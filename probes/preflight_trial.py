@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..analysis.findings import Finding, diagnose
 from ..analysis.layer_record import LayerRecord
+from ..analysis.recommend import Recommendation
 from ..analysis.recommend_forward import Currents, ForwardSolution
 from ..data.runs import open_run
 from .adapters import Adapter
+from .apply_plan import plan
 from .fresh import forget_state, fresh_copy
 from .header import find_layers
 from .modes import plain_modules, refusal, unwrapped
@@ -132,6 +135,8 @@ class Trial:
                 return None, f"{min(shared)} feeds layer {other!r}, too"
         if frozen := sorted(set(found.weight) & self.frozen):
             return None, f"{frozen[0]} is frozen"
+        if (reason := self._refused(name)) is not None:
+            return None, reason
         one = self._current(name, 1.0, found)
         two = self._current(name, 2.0, found)
         weighted = two - one
@@ -139,6 +144,17 @@ class Trial:
             return None, f"{found.weight[0]} does not move the current: a norm undoes its scale"
         # What comes back from the layer's own spikes is taken as it was recorded.
         return Currents(weighted, record.current - weighted), ""
+
+    def _refused(self, name: str) -> str | None:
+        """Return why apply would not scale the weights of a layer, None if it would."""
+        asked = Recommendation(
+            name, "change", {"weight_scale": (1.0, 2.0)}, self.roles(name), self.shapes(name)
+        )
+        try:
+            plan(self.model, [asked], lambda *_: False)
+        except ValueError as error:
+            return str(error)
+        return None
 
     def _current(self, name: str, scale: float, found: FanIn) -> Any:
         """Return a layer's current with its weights scaled and its own feedback cut."""
@@ -182,6 +198,16 @@ class Trial:
             for names in self.roles(name).values()
             for entry in names
         }
+
+    def recurrent_power(self, name: str) -> float:
+        """Return n E[w^2] of a layer's dense recurrent weights times its gain squared, else 0."""
+        matrices = [self.parameters[entry].detach() for entry in self.fan_in[name].recurrent]
+        matrices = [matrix for matrix in matrices if matrix.ndim == 2]
+        record = self.before.layers.get(name)
+        if record is None or np.ndim(record.spec.gain):
+            return 0.0
+        total = sum(float(matrix.double().square().sum()) / len(matrix) for matrix in matrices)
+        return total * float(record.spec.gain) ** 2
 
     def apply(self, name: str, solution: ForwardSolution) -> None:
         """Make the copy do what a forward solution says."""
