@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,10 @@ from torch import Tensor, nn
 
 from spikescope.analysis.surrogate import Surrogate
 from spikescope.probes.lif import LIF, reset_state
-from spikescope.probes.remedies import LoopRemedy, attach_remedy
+from spikescope.probes.remedies import LoopRemedy, attach_remedy, weights
+
+# A pure function that takes most of a second: the many tests of one network solve it once.
+weights.offset_for_rate = functools.cache(weights.offset_for_rate)
 
 TIMESTEPS, SAMPLES = 4, 6
 # Two layers of different constants, so that mixing them up is seen.

@@ -66,8 +66,7 @@ class MovingRule(TimedRule):
         self.timesteps, self.moves, self.follows = timesteps, moves, follows
         self.fc, self.k0, self.published = fc, k0, published
         self.initial_threshold = float(layer.threshold)
-        first = torch.full((timesteps,), 1.0 if published else self.initial_threshold)
-        first = first.to(layer.start.device)
+        first = layer.start.new_full((timesteps,), 1.0 if published else self.initial_threshold)
         if published:
             self.running = first  # neither saved nor moved with the model
         elif moves:

@@ -92,18 +92,18 @@ class TimedRule(Rule):
 
 
 def rectangle(width: Tensor | float) -> Surrogate:
-    """Return the rectangular surrogate of unit area.
+    """Return the rectangular surrogate of unit area; a negative width is an empty window.
 
     Example:
         >>> rectangle(torch.tensor(0.5)).peak
         tensor(2.)
     """
-    return Surrogate("rectangular", peak=1.0 / width, width=width)
+    return Surrogate("rectangular", peak=(width >= 0) / width, width=width)
 
 
 def install(layer: LIF, rule: Rule) -> None:
-    """Give a layer a rule, where the layer's input is computed."""
-    layer.rule = rule.to(layer.start.device).train(layer.training)
+    """Give a layer a rule, on the device and in the precision that the layer's buffer has."""
+    layer.rule = rule.to(layer.start.device, layer.start.dtype).train(layer.training)
 
 
 def uninstall(layer: LIF) -> None:

@@ -38,7 +38,7 @@ class SynchronisedThresholdBatchNorm(ThresholdBatchNorm):
         wide = current.to(torch.promote_types(current.dtype, torch.float32))
         axes = [axis for axis in range(wide.ndim) if axis != 1]
         shape = [1, -1, *[1] * (wide.ndim - 2)]
-        count = summed(torch.tensor(float(wide.numel() // wide.shape[1]), device=wide.device))
+        count = summed(wide.new_tensor(wide.numel() // wide.shape[1]))
         mean = summed_with_gradient(wide.sum(axes)) / count
         centred = wide - mean.view(shape)
         var = summed_with_gradient((centred * centred).sum(axes)) / count

@@ -82,12 +82,12 @@ class ThresholdRule(Rule):
         self.folded = False
         self._dtype = torch.float32
         self.raw_threshold = nn.Parameter(
-            torch.tensor(float(raw_from_threshold(layer.threshold))), requires_grad=learn_threshold
+            _exact(raw_from_threshold(layer.threshold)), requires_grad=learn_threshold
         )
         self.raw_tau: nn.Parameter | None = None
         if learn_decay:
             tau = 1.0 / (1.0 - layer.decay)
-            self.raw_tau = nn.Parameter(torch.tensor(float(raw_from_tau(tau))))
+            self.raw_tau = nn.Parameter(_exact(raw_from_tau(tau)))
 
     def values(self, layer: LIF) -> NeuronSpec:
         """Return the dynamics with the learned values, gradients included."""
@@ -296,6 +296,10 @@ class LearnedThreshold(LoopRemedy):
                 }
             )
         return rows
+
+
+def _exact(value: Any) -> Tensor:
+    return torch.tensor(float(value), dtype=torch.float64)
 
 
 def _as_lif(module: nn.Module) -> LIF:
