@@ -56,8 +56,13 @@ def run_studies(studies: list[ModuleType], out: Path, quick: bool, workers: int 
     Returns:
         How many units were computed.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     about = {"commit": commit(), **environment()}
     stores = {study.NAME: results_of(study, out) for study in studies}
