@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,7 +72,7 @@ def recorded_gain(lower: NeuronSpec, upper: NeuronSpec, below: Any, above: Any) 
     return Gain(float(np.sqrt(max(low, 0.0))), float(np.sqrt(max(high, 0.0))))
 
 
-def leak_factor(spec: NeuronSpec, below: Mapping[str, Any]) -> float:
+def leak_factor(spec: NeuronSpec, below: Any) -> float:
     """Return how much of the rms gradient a layer's leak and reset hand one timestep back.
 
     What the layers above add at each timestep comes on top: where the loss looks at every

@@ -180,6 +180,6 @@ def notice(title: str, *content: Any, kind: str = "note") -> html.Div:
     )
 
 
-def badge(severity: str) -> html.Span:
-    """Return the severity as a word; colour only repeats it."""
-    return html.Span(severity, className=f"badge {severity}")
+def badge(severity: str, text: str = "") -> html.Span:
+    """Return the severity as a word, or other words of that severity; colour only repeats them."""
+    return html.Span(text or severity, className=f"badge {severity}")

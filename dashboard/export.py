@@ -76,7 +76,10 @@ def export_html(path: Path, out: Path, *, theme: str = "light") -> Path:
         grid=colours.grid,
     )  # fmt: skip
     # The policy holds offline, too: nothing is fetched, whatever a name may contain.
-    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+        "img-src data: blob:"
+    )
     text = (
         "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'>"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -192,7 +195,9 @@ def _layers(run: Snapshot) -> str:
         f"<td>{escape(spec_line(layer.spec, layer.surrogate))}</td></tr>"
         for layer in run.layers
     ]
-    head = "".join(f"<th scope='col'>{name}</th>" for name in ("name", "kind", "covered", "dynamics"))
+    head = "".join(
+        f"<th scope='col'>{name}</th>" for name in ("name", "kind", "covered", "dynamics")
+    )
     return (
         f"<div class='scroll' tabindex='0'><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"

@@ -7,6 +7,12 @@ Example:
     >>> figures.membrane_law(run, "net.3").show()                # doctest: +SKIP
 """
 
+from .figures_attribution import (
+    attribution_error,
+    attribution_frame,
+    attribution_map,
+    error_frame,
+)
 from .figures_choose import chosen_law, law_frame, shapes, shapes_frame
 from .figures_compare import (
     QUANTITIES,
@@ -25,6 +31,7 @@ from .figures_drift import (
     removable_shift,
     removable_values,
 )
+from .figures_fidelity import fewer_timesteps, fidelity_curve, timestep_importance
 from .figures_flow import (
     decay_values,
     flow_values,
@@ -37,6 +44,7 @@ from .figures_joint import joint_density, joint_frame
 from .figures_law import measured_law, membrane_law
 from .figures_profile import profile, profile_values
 from .figures_ribbon import QUANTILE_NAMES, quantile_ribbon, ribbon_values
+from .figures_saliency import input_saliency, saliency_frame
 from .figures_scalars import loss, scalar_curve, scalar_curves
 from .figures_style import CONFIG, reading
 from .metrics import METRICS
@@ -48,6 +56,9 @@ __all__ = [
     "QUANTITIES",
     "SETTLED",
     "at_point",
+    "attribution_error",
+    "attribution_frame",
+    "attribution_map",
     "cells",
     "chosen_law",
     "decay_values",
@@ -55,10 +66,14 @@ __all__ = [
     "difference_values",
     "drift_distances",
     "drift_values",
+    "error_frame",
+    "fewer_timesteps",
+    "fidelity_curve",
     "flow_values",
     "gradient_decay",
     "gradient_over_depth",
     "gradient_over_time",
+    "input_saliency",
     "joint_density",
     "joint_frame",
     "law_frame",
@@ -78,8 +93,10 @@ __all__ = [
     "removable_shift",
     "removable_values",
     "ribbon_values",
+    "saliency_frame",
     "scalar_curve",
     "scalar_curves",
     "shapes",
     "shapes_frame",
+    "timestep_importance",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -224,12 +224,16 @@ def chosen_law(choice: Choice, *, theme: str = "light") -> go.Figure:
         margin_t=84,
         margin_r=72,
         yaxis2={
-            "overlaying": "y", "side": "right", "title": {"text": "ds/du (1 / potential)"},
+            "overlaying": "y", "side": "right", "nticks": 5, "tickfont": {"size": 14},
+            "title": {"text": "ds/du (1 / potential)", "font": {"size": 14}},
             "rangemode": "tozero", "showgrid": False, "fixedrange": True,
+        },
+        yaxis={
+            "title": {"text": "density of u (1 / potential)"}, "rangemode": "tozero",
+            "fixedrange": True,
         },
     )  # fmt: skip
     drawn.update_xaxes(title_text="u (potential)", fixedrange=True)
-    drawn.update_yaxes(title_text="density of u (1 / potential)", fixedrange=True)
     return drawn
 
 
@@ -269,7 +273,7 @@ def shapes(choice: Choice, *, theme: str = "light") -> go.Figure:
         f"{coverage_of(preset):.1%}."
     )
     drawn = figure(theme, "Surrogate shapes at this peak and sharpness", text, 380)
-    dashes = ("solid", "dot", "dash", "longdash", "dashdot", "longdashdot")
+    dashes = ("dot", "dash", "longdash", "dashdot", "longdashdot", "2px,6px", "12px,3px,2px,3px")
     order = [name for name in names if name != choice.family] + [choice.family]
     for k, name in enumerate(order):
         mine = name == choice.family
@@ -349,12 +353,16 @@ def code(choice: Choice) -> str:
     ]
     said = []
     for framework, name in FRAMEWORK_SURROGATES:
-        try:
-            found = to_framework(surrogate, framework, name, choice.threshold)
-        except ValueError:
-            continue
-        given = ", ".join(f"{key}={float(value):.6g}" for key, value in found.items())
-        said.append(f"# {framework}: {name}({given})")
+        for peak in (float(surrogate.peak), 1.0):
+            try:
+                wanted = replace(surrogate, peak=peak)
+                found = to_framework(wanted, framework, name, choice.threshold)
+            except ValueError:
+                continue
+            given = ", ".join(f"{key}={float(value):.6g}" for key, value in found.items())
+            fixed = "" if peak == surrogate.peak else "  # its peak is 1: scale the gradient"
+            said.append(f"# {framework}: {name}({given}){fixed}")
+            break
     if not said:
         said = ["# No framework has this shape with this peak and width in its own parameters."]
     return "\n".join([*lines, *said])

@@ -51,7 +51,9 @@ def difference_values(a: Run, b: Run, metric: str, align: str, mode: str) -> pd.
         table.attrs["notes"] = notes
         return table
 
-    ends = [int(steps[-1]) if len(steps) else -1 for steps in (first.steps(mode), second.steps(mode))]
+    ends = [
+        int(steps[-1]) if len(steps) else -1 for steps in (first.steps(mode), second.steps(mode))
+    ]
     name = f"compare {second.path} {ends[1]} {metric} {align}"
     return first.once(name, ends[0], mode, work_out)
 
@@ -65,7 +67,8 @@ def at_point(table: pd.DataFrame, align: str, step: int | None) -> pd.DataFrame:
         point = points.iloc[-1]
     else:
         point = points.iloc[int(np.argmin(np.abs(points.to_numpy(dtype=float) - step)))]
-    return table[points == point]
+    found: pd.DataFrame = table[points == point]
+    return found
 
 
 def difference_heatmap(
@@ -175,7 +178,7 @@ def difference_heatmap(
 
 
 def _difference_words(rows: pd.DataFrame, title: str, where: str, chance: int) -> str:
-    largest = rows.loc[rows["difference"].abs().idxmax()]
+    largest = rows.iloc[int(rows["difference"].abs().fillna(0.0).to_numpy().argmax())]
     return (
         f"At {where}, {title[0].lower()}{title[1:]} differs most in "
         f"{short(str(largest['layer']), 80)} at t = {largest['t']}: b has "

@@ -146,7 +146,7 @@ def drift_distances(
     if drift is None:
         return nothing(theme, title, f"This layer was not recorded there in {mode}.")
     colours = palette(theme)
-    drawn = figure(theme, f"{title}, step {drift.step} ({mode})", _distance_words(drift), 340)
+    drawn = figure(theme, f"{title}, step {drift.step} ({mode})", _distance_words(drift), 360)
     seen = np.isfinite(drift.last_band)
     if seen.any():
         at = drift.t[seen].tolist()
@@ -196,7 +196,7 @@ def drift_distances(
     )  # fmt: skip
     drawn.update_xaxes(title_text="timestep t", dtick=max(1, len(drift.t) // 12), fixedrange=True)
     drawn.update_yaxes(
-        title_text=f"Wasserstein-1 distance ({drift.unit})", rangemode="tozero", fixedrange=True
+        title_text=f"distance W1 ({drift.unit})", rangemode="tozero", fixedrange=True
     )
     return drawn
 
@@ -299,14 +299,14 @@ def removable_shift(
         reason = "No layer whose dynamics are known was recorded at two timesteps."
         return nothing(theme, title, reason)
     colours = palette(theme)
-    best = frame.loc[(frame["before"] - frame["after"]).idxmax()]
+    best = frame.iloc[int((frame["before"] - frame["after"]).to_numpy().argmax())]
     text = (
         f"A constant start potential would remove most in {short(best['layer'], 80)}: its shift "
         f"of {number(best['before'])} thresholds would fall to {number(best['after'])} with a "
         f"start of {number(best['start proposed'])} instead of {number(best['start now'])} "
         "thresholds (at the current weights)."
     )
-    drawn = figure(theme, f"{title}, step {at} ({mode})", text, 320)
+    drawn = figure(theme, f"{title}, step {at} ({mode})", text, 380)
     places = list(range(len(frame)))
     for column, name, symbol, colour in (
         ("before", "now", "circle", colours.accent),
@@ -336,12 +336,11 @@ def removable_shift(
     drawn.update_xaxes(
         tickvals=places[::every],
         ticktext=[plain(short(name)) for name in frame["layer"].iloc[::every]],
+        range=[-0.5, len(frame) - 0.5],
         tickangle=40,
         title_text="layer, input first",
         title_standoff=4,
         fixedrange=True,
     )
-    drawn.update_yaxes(
-        title_text="Wasserstein-1 distance (thresholds)", rangemode="tozero", fixedrange=True
-    )
+    drawn.update_yaxes(title_text="distance W1 (thresholds)", rangemode="tozero", fixedrange=True)
     return drawn

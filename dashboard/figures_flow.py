@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ def flow_values(run: Run, *, step: int | None = None, mode: str = "train") -> pd
         return pd.DataFrame(columns=["step", "layer", "t", *names.values()])
     rows = record.rows_at(int(steps[-1]) if step is None else step, mode)
     rows = rows[np.isfinite(rows["grad_u_rms"]) & (rows["grad_u_count"] > 0)]
-    return rows[["step", "layer", "t", *names]].rename(columns=names).reset_index(drop=True)
+    chosen: pd.DataFrame = rows[["step", "layer", "t", *names]]
+    return chosen.rename(columns=names).reset_index(drop=True)
 
 
 def gradient_over_depth(
@@ -291,7 +293,8 @@ def gradient_decay(
             go.Scatter(
                 name="predicted from the forward pass",
                 x=where + where[::-1],
-                y=frame["product high"][known].tolist() + frame["product low"][known].tolist()[::-1],
+                y=frame["product high"][known].tolist()
+                + frame["product low"][known].tolist()[::-1],
                 mode="lines",
                 line={"width": 1, "color": colours.text, "dash": "dash"},
                 fill="toself",
@@ -323,7 +326,7 @@ def gradient_decay(
     return drawn
 
 
-def _decay_hover(row: dict[str, float]) -> str:
+def _decay_hover(row: Mapping[Any, Any]) -> str:
     lines = [plain(str(row["layer"])), f"left of the last layer's norm: {row['product']:.3e}"]
     if np.isfinite(row["product low"]):
         lines.append(f"predicted {row['product low']:.3e} to {row['product high']:.3e}")
@@ -334,7 +337,8 @@ def _decay_hover(row: dict[str, float]) -> str:
 
 
 def _depth_words(frame: pd.DataFrame, layers: list[str]) -> str:
-    low, high = frame.loc[frame["rms"].idxmin()], frame.loc[frame["rms"].idxmax()]
+    rms = frame["rms"].to_numpy(dtype=float)
+    low, high = frame.iloc[int(rms.argmin())], frame.iloc[int(rms.argmax())]
     return (
         f"The rms of dL/du runs from {low['rms']:.1e} in {short(low['layer'], 80)} at "
         f"t = {low['t']} to {high['rms']:.1e} in {short(high['layer'], 80)} at t = {high['t']}, "
@@ -370,6 +374,7 @@ def _name_layers(drawn: go.Figure, layers: list[str]) -> None:
     drawn.update_xaxes(
         tickvals=list(range(0, len(layers), every)),
         ticktext=[plain(short(name)) for name in layers[::every]],
+        range=[-0.5, len(layers) - 0.5],
         tickangle=40,
         title_text="layer, input first",
         title_standoff=4,

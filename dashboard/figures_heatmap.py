@@ -13,8 +13,8 @@ from .figures_style import figure, nothing, palette, plain, short
 from .lazy import LazyRun, lazy
 from .metrics import METRICS, Metric, metric_values
 
-MOST_LABELS = 45
-"""Layer names that fit on the axis; with more layers every n-th is written."""
+MOST_LABELS = 16
+"""Layer names on the axis of a deep network; with more layers every n-th is written."""
 
 SPOKEN = 80
 """Characters of a layer name in a sentence."""
@@ -227,7 +227,7 @@ def layer_heatmap(
     if hatched is not None:
         drawn.add_trace(hatched)
     count = len(grid.layers)
-    every = -(-count // MOST_LABELS)
+    every = 1 if count <= MOST_WRITTEN else -(-count // MOST_LABELS)
     ticks = list(range(0, count, every))
     drawn.update_yaxes(
         range=[count - 0.5, -0.5],

@@ -48,7 +48,13 @@ def joint_values(
 def joint_frame(run: Run, layer: str, *, step: int | None = None, mode: str = "train") -> Any:
     """Return the filled cells of the joint histogram as a table."""
     found = joint_values(run, layer, step=step, mode=mode)
-    names = ["u - threshold from (thresholds)", "to", "|dL/ds| from (loss / spike)", "to ", "elements"]
+    names = [
+        "u - threshold from (thresholds)",
+        "to",
+        "|dL/ds| from (loss / spike)",
+        "to ",
+        "elements",
+    ]
     if found is None:
         return pd.DataFrame(columns=names)
     counts, u_edges, g_edges, _ = found
@@ -105,7 +111,9 @@ def joint_density(
     interval = gradient_interval(entry)
     level = 1.0 if entry.coordinate == "u" else 0.0
     for value in interval or ():
-        drawn.add_vline(x=value - level, line={"color": colours.accent, "width": 1.5, "dash": "dot"})
+        drawn.add_vline(
+            x=value - level, line={"color": colours.accent, "width": 1.5, "dash": "dot"}
+        )
     drawn.add_vline(x=0.0, line={"color": colours.text, "width": 2})
     drawn.update_xaxes(
         title_text="u - threshold (thresholds)",
@@ -133,7 +141,12 @@ def _sentence(entry: Layer, found: tuple[np.ndarray, np.ndarray, np.ndarray, int
     level = 1.0 if entry.coordinate == "u" else 0.0
     middle = (u_edges[1:] + u_edges[:-1]) / 2 + level
     inside = (middle >= interval[0]) & (middle <= interval[1])
-    square = np.sqrt(np.maximum(g_edges[:-1], 0.0) * np.where(np.isfinite(g_edges[1:]), g_edges[1:], 0.0)) ** 2
+    square = (
+        np.sqrt(
+            np.maximum(g_edges[:-1], 0.0) * np.where(np.isfinite(g_edges[1:]), g_edges[1:], 0.0)
+        )
+        ** 2
+    )
     energy = counts @ square
     held = float(energy[inside].sum() / energy.sum()) if energy.sum() > 0 else 0.0
     return (

@@ -169,8 +169,9 @@ def measured_law(
     threshold = entry.spec.get("threshold")
     start = entry.spec.get("start")
     predicted, unpredicted = predict(lazy(run), entry, record, step, mode)
-    plain_threshold = isinstance(threshold, int | float)
-    origin = float(threshold) - record.scale * _level(entry) if plain_threshold else 0.0
+    origin = -record.scale * _level(entry)
+    if isinstance(threshold, int | float):
+        origin += float(threshold)
     return MeasuredLaw(
         layer,
         step,

@@ -15,6 +15,10 @@ MOST_POINTS = 1000
 """Points of a line; above, the smallest and largest of each stretch are kept."""
 
 
+FEW_POINTS = 12
+"""Points of a line up to which each is marked: every mark costs the page a node."""
+
+
 def thin(values: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
     """Return which points to keep so that no peak is lost.
 
@@ -129,22 +133,23 @@ def scalar_curves(
                 x=series.index.to_numpy()[kept].tolist(),
                 y=values[kept].tolist(),
                 yaxis=f"y{axis}",
-                mode="lines+markers" if len(kept) <= 40 else "lines",
+                mode="lines+markers" if len(kept) <= FEW_POINTS else "lines",
                 line={"color": colours.accent, "width": 2},
                 hovertemplate=f"step %{{x}}<br>{plain(name)} %{{y:.4g}}<extra></extra>",
             )
         )
         top = 1.0 - k * height
-        drawn.layout[f"yaxis{axis}"].update(
-            title={"text": plain(short(name)), "font": {"size": 14}},
-            domain=[top - 0.82 * height, top],
-            nticks=4,
-            gridcolor=colours.grid,
-            tickfont={"size": 14},
-            zeroline=False,
-            automargin=True,
-            fixedrange=True,
-        )
+        settings = {
+            "title": {"text": plain(short(name)), "font": {"size": 14}},
+            "domain": [top - 0.82 * height, top],
+            "nticks": 4,
+            "gridcolor": colours.grid,
+            "tickfont": {"size": 14},
+            "zeroline": False,
+            "automargin": True,
+            "fixedrange": True,
+        }
+        drawn.update_layout({f"yaxis{axis}": settings})
     if marks:
         # On the top panel's floor: where something began.
         series = scalars[given[0]].dropna()

@@ -253,9 +253,15 @@ def log_axis(values: np.ndarray) -> dict[str, Any]:
         "type": "log",
         "range": [math.log10(low), math.log10(top)],
         "tickvals": ticks,
-        "ticktext": [f"{tick:.0e}".replace("e-0", "e-").replace("e+0", "e") for tick in ticks],
+        "ticktext": [_tick(tick) for tick in ticks],
         "fixedrange": True,
     }
+
+
+def _tick(value: float) -> str:
+    if 1e-3 < value < 1e4:
+        return f"{value:g}"
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def number(value: float) -> str:

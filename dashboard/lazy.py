@@ -58,7 +58,7 @@ class _Known:
     def forget(self, step: int) -> None:
         """Drop what was read of a step."""
         for kept in (self.frames, self.spread, self.histograms, self.quantiles):
-            kept.pop(step, None)  # type: ignore[attr-defined]
+            kept.pop(step, None)
         for key in [key for key in self.derived if key[1] == step]:
             del self.derived[key]
 
@@ -180,7 +180,7 @@ class LazyRun(Run):
         frame = frame.assign(_place=frame["layer"].map(order))
         frame = frame.sort_values(["step", "mode", "_place", "t"], kind="stable")
         frame = derive(frame.drop(columns="_place").reset_index(drop=True))[_columns()]
-        groups = {int(step): rows for step, rows in frame.groupby("step", sort=False)}
+        groups = {int(str(step)): rows for step, rows in frame.groupby("step", sort=False)}
         return {step: groups.get(step, frame.iloc[:0]) for step in steps}
 
     def _rows(self, columns: list[str], steps: Iterable[int]) -> pa.Table:
@@ -369,7 +369,9 @@ def check_request(
 
 def _schema(columns: list[str]) -> list[pa.Field]:
     kinds = {"int64": pa.int64(), "float64": pa.float64(), "str": pa.string()}
-    return [pa.field(name, kinds.get(COLUMNS[name].dtype, pa.list_(pa.int64()))) for name in columns]
+    return [
+        pa.field(name, kinds.get(COLUMNS[name].dtype, pa.list_(pa.int64()))) for name in columns
+    ]
 
 
 def _columns() -> list[str]:

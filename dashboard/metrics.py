@@ -86,7 +86,8 @@ def _gain_error(table: pd.DataFrame) -> np.ndarray:
     mean = table["surrogate_mean"].to_numpy(dtype=float)
     spread = np.sqrt(np.maximum(table["surrogate_square"].to_numpy(dtype=float) - mean**2, 0.0))
     size = effective_sizes(table)
-    return np.divide(spread, np.sqrt(size), out=np.full(len(table), np.nan), where=size > 0)
+    unknown = np.full(len(table), np.nan)
+    return np.asarray(np.divide(spread, np.sqrt(size), out=unknown, where=size > 0))
 
 
 def effective_sizes(table: pd.DataFrame) -> np.ndarray:

@@ -36,7 +36,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "wiring": ("feed-forward", "recurrent"),
 }
 
-_COUNTS = ("t", "step", "fan_in", "layers", "timesteps")
+_COUNTS = ("t", "step", "label", "fan_in", "layers", "timesteps")
 
 _NUMBERS = ("decay", "threshold", "input_rate", "target_rate")
 
@@ -56,6 +56,7 @@ class View:
         step: optimiser step.
         metric: metric of the heatmap.
         mode: ``"train"`` or ``"eval"``.
+        scalar: the given number under the heatmap of a deep network.
         other: runs to compare with, names apart by ``/``.
         align: what two runs are compared at, ``"step"`` or ``"loss"``.
         show: ``"figures"`` or ``"tables"``.
@@ -70,6 +71,8 @@ class View:
         layers: spiking layers of the network.
         timesteps: length of a sequence.
         family: shape of the surrogate.
+        method: method of an attribution.
+        label: class that was attributed.
     """
 
     run: str = ""
@@ -79,6 +82,7 @@ class View:
     step: int | None = None
     metric: str = "coverage"
     mode: str = ""
+    scalar: str = ""
     other: str = ""
     align: str = "step"
     show: str = "figures"
@@ -93,6 +97,8 @@ class View:
     layers: int = 4
     timesteps: int = 8
     family: str = "fast_sigmoid"
+    method: str = ""
+    label: int | None = None
 
     @classmethod
     def parse(cls, search: str | None) -> View:

@@ -29,9 +29,14 @@ def export_tensorboard(run: Run, folder: Path) -> Path:
         FileExistsError: the folder exists.
     """
     try:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+        from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
+            HistogramProto,
+            Summary,
+        )
+        from tensorboard.summary.writer.record_writer import (  # type: ignore[import-untyped]
+            RecordWriter,
+        )
     except ImportError as error:
         raise ValueError(
             "the export for TensorBoard needs its package: pip install tensorboard"
@@ -51,11 +56,11 @@ def export_tensorboard(run: Run, folder: Path) -> Path:
         for step, row in run.scalars().iterrows():
             for name, number in row.dropna().items():
                 write(int(str(step)), str(name), simple_value=_single(float(number)))
-        for row in run.table(list(CURVES)).to_dict("records"):
-            for name in CURVES:
-                if np.isfinite(row[name]):
-                    tag = f"{row['layer']}/{row['mode']}/t{row['t']}/{name}"
-                    write(int(row["step"]), tag, simple_value=_single(float(row[name])))
+        for line in run.table(list(CURVES)).to_dict("records"):
+            for curve in CURVES:
+                if np.isfinite(line[curve]):
+                    tag = f"{line['layer']}/{line['mode']}/t{line['t']}/{curve}"
+                    write(int(line["step"]), tag, simple_value=_single(float(line[curve])))
         for mode in ("train", "eval"):
             for layer, law in run.densities(mode=mode).items():
                 centre = (law.edges[1:] + law.edges[:-1]) / 2 * law.scale

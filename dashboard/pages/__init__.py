@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..pieces import Piece
-from . import about, choose, compare, drift, findings, flow, layer, overview, runs
+from . import about, attribution, choose, compare, drift, findings, flow, layer, overview, runs
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ PAGES: dict[str, Page] = {
     "drift": Page("Drift", "Does it start where it settles?", drift.render, drift.pieces),
     "flow": Page("Gradient flow", "Where does the gradient die?", flow.render, flow.pieces),
     "compare": Page("Compare", "Did it help, and from when?", compare.render, compare.pieces),
+    "attribution": Page(
+        "Attribution",
+        "Which timesteps carry the decision, and how surely?",
+        attribution.render,
+        attribution.pieces,
+    ),
     "findings": Page("Findings", "What do the rules say?", findings.render),
     "about": Page("About", "What exactly was recorded?", about.render),
 }

@@ -12,18 +12,20 @@ from ...analysis.findings import SEVERITIES, Finding
 from .. import figures
 from ..catalogue import Snapshot
 from ..components import badge, notice, switch
+from ..figures_heatmap import MOST_WRITTEN
 from ..figures_style import number
 from ..metrics import METRICS
 from ..pieces import Piece, show
 from ..view import View
 from ..words import nothing_yet, place
 from .content import CHECKING, Content, Moment, show_switch
+from .pickers import choice_picker
 
-MOST_FINDINGS = 12
+MOST_FINDINGS = 8
 """Findings beside the heatmap; the page Findings has them all."""
 
 MOST_SCALARS = 4
-"""Given numbers drawn under it; the table has them all."""
+"""Given numbers drawn under it; those of a deep network are chosen one at a time."""
 
 
 def render(run: Snapshot, view: View) -> Content:
@@ -37,14 +39,19 @@ def render(run: Snapshot, view: View) -> Content:
     side = html.Section(
         _findings(run, view), className="side", id={"type": "live", "index": "findings"}
     )
+    names = _names(run)
+    panels = _panels(run)
+    picked = _drawn(run, view)
+    picker = [choice_picker("scalar", picked[0], names, "curve")] if len(names) > panels else []
     return Content(
-        controls=[metric, *moment.controls(run), show_switch(view)],
+        controls=[metric, *moment.controls(run), *picker, show_switch(view)],
         body=[
             *moment.notes,
             html.Div([html.Div([picture, under], className="main"), side], className="columns"),
         ],
-        defaults=moment.defaults() | {"layers": [layer.name for layer in run.layers]},
-        shape=moment.shape(run),
+        defaults=moment.defaults()
+        | {"layers": [layer.name for layer in run.layers], "scalar": names[0]},
+        shape=(*moment.shape(run), tuple(names)),
         unfinished=not moment.whole,
     )
 
@@ -52,7 +59,6 @@ def render(run: Snapshot, view: View) -> Content:
 def pieces(run: Snapshot, view: View) -> list[Piece]:
     """Return the figures of the page."""
     moment = Moment.of(run, view)
-    names = sorted(run.scalars().columns, key=lambda name: name != "loss") or ["loss"]
 
     def cells() -> pd.DataFrame:
         found = figures.cells(run, view.metric, **moment.at)
@@ -75,12 +81,29 @@ def pieces(run: Snapshot, view: View) -> list[Piece]:
         Piece(
             "scalars",
             lambda: figures.scalar_curves(
-                run, names[:MOST_SCALARS], step=view.step, marks=marks(), theme=view.theme
+                run, _drawn(run, view), step=view.step, marks=marks(), theme=view.theme
             ),
             lambda: run.scalars().dropna(how="all").reset_index().iloc[::-1],
             "step",
         ),
     ]
+
+
+def _names(run: Snapshot) -> list[str]:
+    """Return the names of the given numbers, the loss first."""
+    return sorted(map(str, run.scalars().columns), key=lambda name: name != "loss") or ["loss"]
+
+
+def _panels(run: Snapshot) -> int:
+    """Return how many curves are drawn: the page of a deep network stays light."""
+    return MOST_SCALARS if len(run.layers) <= MOST_WRITTEN else 1
+
+
+def _drawn(run: Snapshot, view: View) -> list[str]:
+    """Return the given numbers that are drawn, the chosen one first."""
+    names = _names(run)
+    first = [view.scalar] if view.scalar in names else []
+    return [*first, *(name for name in names if name not in first)][: _panels(run)]
 
 
 def _findings(run: Snapshot, view: View) -> list[Any]:
@@ -119,6 +142,5 @@ def _item(finding: Finding, view: View) -> list[Any]:
         badge(finding.severity),
         " ",
         dcc.Link(label, href=target.search(), title=finding.layer or None),
-        html.Div(numbers, className="numbers"),
-        html.Div(finding.text, className="quiet"),
+        html.Div(f"{numbers}. {finding.text}", className="quiet numbers"),
     ]
