@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from .layer_record import (
     coverage_of,
     jackknife,
     mean_of,
-    per_sample,
     rate_of,
     spread_of,
     square_of,
@@ -99,11 +99,24 @@ def gradient_ratio(record: LayerRecord, above: LayerRecord | None) -> Estimate |
         return None
     assert record.surrogate is not None
     assert above.surrogate is not None
-    own = per_sample(np.square(inner_gradient(record, record.surrogate).u))
-    theirs = per_sample(np.square(inner_gradient(above, above.surrogate).u))
+    own = np.square(inner_gradient(record, record.surrogate).u)
+    theirs = np.square(inner_gradient(above, above.surrogate).u)
     if not theirs.sum() > 0.0:
         return None
-    return jackknife(lambda below, top: below / top, own, theirs)
+
+    def ratio(below: Any, top: Any) -> Any:
+        return below / top
+
+    # Units of two layers do not pair up: each layer's own drawing counts for itself.
+    found = jackknife(ratio, own.mean(axis=(0, 2)), theirs.mean(axis=(0, 2)))
+    drawn = [
+        np.sqrt(1.0 - part.share) * jackknife(lambda mean: mean, squares.mean(axis=(0, 1))).error
+        / squares.mean()
+        for part, squares in ((record, own), (above, theirs))
+        if part.share < 1.0
+    ]  # fmt: skip
+    error = np.sqrt(found.error**2 + found.value**2 * sum(part**2 for part in drawn))
+    return Estimate(found.value, float(error))
 
 
 def wanted_gain(now: LayerRecord, above: LayerRecord | None) -> float | None:
@@ -122,7 +135,7 @@ def figures(
     found = {
         "rate": rate_of(record),
         "xi": xi_of(record),
-        "mean of u": mean_of(record.u),
+        "mean of u": mean_of(record, record.u),
         "std of u": spread_of(record),
     }
     if (settled := settled_rate(record)) is not None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .layer_record import Array, Estimate, LayerRecord, jackknife, per_sample
+from .layer_record import Array, Estimate, LayerRecord, estimate
 from .neuron import NeuronSpec
 from .surrogate import Surrogate
 
@@ -96,11 +96,8 @@ def pass_gain(record: LayerRecord, surrogate: Surrogate) -> Estimate:
     """
     inner = inner_gradient(record, surrogate)
     assert record.grad_s is not None
-    return jackknife(
-        lambda below, above: below / above,
-        per_sample(np.square(inner.u)),
-        per_sample(np.square(record.grad_s.astype(np.float64))),
-    )
+    above = np.square(record.grad_s.astype(np.float64))
+    return estimate(record, lambda below, above: below / above, np.square(inner.u), above)
 
 
 def slope_gain(record: LayerRecord, surrogate: Surrogate) -> Estimate:
@@ -116,10 +113,11 @@ def slope_gain(record: LayerRecord, surrogate: Surrogate) -> Estimate:
         The gain, 1 / potential^2.
     """
     inner = inner_gradient(record, surrogate)
-    return jackknife(
+    return estimate(
+        record,
         lambda below, above: below / above,
-        per_sample(np.square(inner.slope * inner.s)),
-        per_sample(np.square(inner.s)),
+        np.square(inner.slope * inner.s),
+        np.square(inner.s),
     )
 
 

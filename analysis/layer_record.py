@@ -45,6 +45,7 @@ class LayerRecord:
         start: potential before t = 1, ``[samples, units]``.
         grad_s: dL/ds from downstream, same shape as u; None where no gradient came.
         mismatch: share of spikes that the dynamics do not explain.
+        share: share of the layer's units that were kept.
     """
 
     name: str
@@ -56,6 +57,7 @@ class LayerRecord:
     start: Array
     grad_s: Array | None = None
     mismatch: float = 0.0
+    share: float = 1.0
 
     @property
     def samples(self) -> int:
@@ -141,45 +143,70 @@ def jackknife(figure: Callable[..., Any], *per_sample: Array) -> Estimate:
     return Estimate(value, spread)
 
 
-def mean_of(values: Array) -> Estimate:
-    """Return the mean of ``[T, samples, units]`` with its error over samples.
+def estimate(record: LayerRecord, figure: Callable[..., Any], *values: Array) -> Estimate:
+    """Return a function of means, with an error over samples and over the units that were drawn.
+
+    Args:
+        record: the layer.
+        figure: takes the means and returns the figure.
+        values: ``[T, samples, units]`` each.
+
+    Returns:
+        The figure; its error holds the spread over samples, and that over units as far as not all
+        of them were kept.
+
+    Source:
+        Two-way variance without the interaction; finite population correction of Cochran 1977,
+        Sampling Techniques.
+    """
+    found = jackknife(figure, *(_mean(entry, (0, 2)) for entry in values))
+    if record.share >= 1.0:
+        return found
+    units = jackknife(figure, *(_mean(entry, (0, 1)) for entry in values))
+    return Estimate(found.value, float(np.hypot(found.error, units.error * _left(record))))
+
+
+def _left(record: LayerRecord) -> float:
+    return float(np.sqrt(1.0 - record.share))
+
+
+def _mean(values: Array, axes: tuple[int, int]) -> Array:
+    return np.asarray(values.mean(axis=axes, dtype=np.float64))
+
+
+def mean_of(record: LayerRecord, values: Array) -> Estimate:
+    """Return the mean of ``[T, samples, units]``.
 
     Example:
-        >>> mean_of(np.array([[[0.0, 2.0], [2.0, 4.0]]]))
+        >>> values = np.array([[[0.0, 2.0], [2.0, 4.0]]])
+        >>> mean_of(LayerRecord("lif", NeuronSpec(), None, values, values, values, values), values)
         Estimate(value=2.0, error=1.0)
     """
-    return jackknife(lambda mean: mean, per_sample(values))
-
-
-def per_sample(values: Array) -> Array:
-    """Return the mean of each sample, ``[samples]``, of ``[T, samples, units]``."""
-    return np.asarray(values.mean(axis=(0, 2), dtype=np.float64))
+    return estimate(record, lambda mean: mean, values)
 
 
 def rate_of(record: LayerRecord) -> Estimate:
     """Return spikes per unit and timestep."""
-    return mean_of(record.spikes)
+    return mean_of(record, record.spikes)
 
 
 def spread_of(record: LayerRecord) -> Estimate:
     """Return the standard deviation of u over timesteps, samples and units, potential."""
     z = record.z.astype(np.float64)
-    middle = z.mean()
-    return jackknife(
-        lambda mean, square: np.sqrt(np.maximum(square - mean**2, 0.0)),
-        per_sample(z - middle),
-        per_sample((z - middle) ** 2),
+    z -= z.mean()
+    return estimate(
+        record, lambda mean, square: np.sqrt(np.maximum(square - mean**2, 0.0)), z, np.square(z)
     )
 
 
 def coverage_of(record: LayerRecord, surrogate: Surrogate) -> Estimate:
     """Return the share of elements that the surrogate reaches with 1 % of its peak or more."""
-    return mean_of(np.abs(record.z) < surrogate.half_width())
+    return mean_of(record, np.abs(record.z) < surrogate.half_width())
 
 
 def square_of(record: LayerRecord, surrogate: Surrogate) -> Estimate:
     """Return E[s^2], the mean square of the surrogate derivative, 1 / potential^2."""
-    return mean_of(np.square(surrogate.derivative(record.z.astype(np.float64))))
+    return mean_of(record, np.square(surrogate.derivative(record.z.astype(np.float64))))
 
 
 def participation_of(record: LayerRecord, surrogate: Surrogate) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .findings.evidence import CONFIDENCE_Z
-from .layer_record import Array, Estimate, LayerRecord, jackknife, per_sample, rate_of
+from .layer_record import Array, Estimate, LayerRecord, estimate, rate_of
 from .neuron import NeuronSpec, replay
 
 XI_TARGET = 1.0
@@ -28,7 +28,6 @@ SOURCE = (
     "Rossbroich, Gygax, Zenke 2022: fluctuation-driven initialisation, xi = 1; "
     "prediction by replaying the layer on its recorded currents"
 )
-ROUNDS = 40
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,11 @@ def xi_of(record: LayerRecord) -> Estimate:
         fluctuation-driven regime.
     """
     z = free_distance(record.spec, record.current, record.start).astype(np.float64)
-    return jackknife(
+    return estimate(
+        record,
         lambda mean, square: -mean / np.sqrt(np.maximum(square - mean**2, 0.0)),
-        per_sample(z),
-        per_sample(np.square(z)),
+        z,
+        np.square(z),
     )
 
 
@@ -202,19 +202,15 @@ def _centred(
     response = float(free_distance(still, unit, np.zeros((1, 1))).mean())
     if not response > 0.0:
         return None
-    scale, shift = 1.0, 0.0
-    for _ in range(ROUNDS):
-        free = free_distance(spec, currents.at(scale, shift), start)
-        mean = float(np.mean(free + np.asarray(spec.threshold) - spec.rest))
-        step = -mean / response
-        found = solve_scale(spec, currents, start, xi, shift + step)
-        if found is None:
-            return None
-        settled = abs(found / scale - 1.0) < 1e-9 and abs(step) < 1e-9 * (1.0 + abs(shift))
-        scale, shift = found, shift + step
-        if settled:
-            break
-    return ForwardSolution(scale=scale, shift=shift)
+    # A shift that keeps the mean at rest turns each part into one whose mean is at rest.
+    grows = float(free_distance(still, currents.weighted, np.zeros_like(start)).mean())
+    stays = free_distance(spec, currents.rest, start) + np.asarray(spec.threshold) - spec.rest
+    base = float(np.mean(stays))
+    centred = Currents(currents.weighted - grows / response, currents.rest - base / response)
+    scale = solve_scale(spec, centred, start, xi)
+    if scale is None:
+        return None
+    return ForwardSolution(scale=scale, shift=-(scale * grows + base) / response)
 
 
 def apply_forward(

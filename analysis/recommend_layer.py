@@ -204,7 +204,7 @@ class LayerPlan:
         self.expected |= {
             "rate": rate_of(after),
             "xi": xi_of(after),
-            "mean of u": mean_of(after.u),
+            "mean of u": mean_of(after, after.u),
             "std of u": spread_of(after),
         }
 

@@ -213,5 +213,4 @@ def sensitivity(z: Array, spread: float, surrogate: Surrogate) -> float:
     moved += [middle + factor * (z - middle) for factor in (1.5, 1.0 / 1.5)]
     with np.errstate(divide="ignore"):
         logs = np.log([float(np.mean(np.square(surrogate.derivative(x)))) for x in moved])
-    change = np.abs(logs[1:] - logs[0])
-    return float(np.max(change)) if np.isfinite(logs[0]) else float("inf")
+    return float(np.max(np.abs(logs[1:] - logs[0]))) if np.isfinite(logs[0]) else float("inf")

@@ -178,6 +178,7 @@ def _record(
         start=begin,
         grad_s=grad_s,
         mismatch=keeper.mismatch,
+        share=len(chosen) / units,
     )
 
 
@@ -224,5 +225,6 @@ def _side_by_side(records: list[LayerRecord]) -> LayerRecord:
         spikes=joined("spikes"),
         start=np.concatenate([record.start[:, :units] for record in records]),
         grad_s=joined("grad_s") if whole else None,
+        share=first.share * units / first.u.shape[2],
         mismatch=float(np.mean([record.mismatch for record in records])),
     )
