@@ -121,6 +121,21 @@ def build_network(name: str, shape: tuple[int, ...], classes: int, **settings: A
     return FAMILIES[family](**given)
 
 
+def timesteps_of(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """Return T, the number of timesteps that a network runs for one input.
+
+    Args:
+        model: what :func:`build_network` gave.
+        shape: shape of one input without the batch.
+
+    Example:
+        >>> timesteps_of(build_network("recurrent-small", (20, 8), classes=3), (20, 8))
+        20
+    """
+    own = getattr(model, "timesteps", None)
+    return int(shape[-2]) if own is None else int(own)  # the rows of an image are its timesteps
+
+
 def network_settings(family: Family) -> list[str]:
     """Return what can be set on a family of networks: its own settings, then its neurons'.
 

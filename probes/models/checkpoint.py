@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +57,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no checkpoint {str(path)!r}: nothing to resume")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a torn file fails anywhere in torch's reader, in many ways
         raise ValueError(
             f"{str(path)!r} is no checkpoint, or not a whole one: resume another run"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -20,9 +21,9 @@ from ...data.datasets import Dataset, load
 from ..apply import apply
 from ..preflight import recommend
 from ..probe import Probe, watch
-from ..remedies import LoopRemedy, attach_remedy
+from ..remedies import LOOP_REMEDIES, LoopRemedy, attach_remedy
 from .bar import SHOW_LOSS_EVERY, threads, training_bar
-from .catalogue import build_network
+from .catalogue import build_network, timesteps_of
 from .checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
 from .evaluation import as_input, find_device
 from .settings import TrainSettings, settings_from
@@ -93,7 +94,8 @@ def resume_training(
 ) -> Outcome:
     """Go on with a training that was interrupted, from its last checkpoint.
 
-    On the CPU the weights end bit for bit as if there had been no interruption.
+    On the CPU the weights end bit for bit as if there had been no interruption. The rest of the
+    training is a run of its own beside the first one, ``<run>-from<step>``, with the checkpoints.
 
     Args:
         run: folder of the run, or its checkpoint.
@@ -146,7 +148,9 @@ def _train(
                     "there is nothing to resume"
                 )
             restore_random_state(checkpoint["random"])
-        wanted = folder or Path(settings.out) / settings.name
+        wanted = Path(settings.out) / settings.name
+        if folder is not None:
+            wanted = folder.with_name(f"{folder.name}-from{trainer.position.step}")
         with watch(model, wanted, every=settings.record_every) as probe:
             path = probe.path
             if path is None:
@@ -178,7 +182,17 @@ def _prepare(
     ).to(where)
     if settings.recommend:
         apply(model, recommend(model, _batches(settings, dataset, where)))
-    remedies = [attach_remedy(name, model, **more) for name, more in settings.remedies.items()]
+    shape = dataset.train_inputs.shape
+    facts = {
+        "epochs": settings.epochs,
+        "steps_per_epoch": math.ceil(shape[0] / settings.batch_size),
+        "timesteps": timesteps_of(model, shape[1:]),
+    }
+    remedies = []
+    for name, given in settings.remedies.items():
+        # What a remedy asks for and the training knows need not be said twice.
+        known = {key: facts[key] for key in facts if key in LOOP_REMEDIES[name].settings}
+        remedies.append(attach_remedy(name, model, **{**known, **given}))
     return model, remedies
 
 

@@ -194,7 +194,7 @@ def _require_whole(name: str, value: Any, least: int) -> None:
 
 
 def _require_one_of(name: str, value: Any, possible: Any) -> None:
-    if value not in possible:
+    if value not in list(possible):  # a list, because a table from a file has no hash
         said = ", ".join(map(repr, possible))
         joint = "=" if " " not in name and name != "setting" else " "
         raise ValueError(f"{name}{joint}{value!r} is not one of {said}")
