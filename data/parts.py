@@ -33,6 +33,27 @@ TABLES: dict[str, pa.Schema] = {
             ("text", pa.string()),
         ]
     ),
+    # collect="full": spikes of each unit over samples and timesteps, and the joint law of
+    # (u - threshold) and |dL/ds|.
+    "maps": pa.schema(
+        [
+            ("step", pa.int64()),
+            ("mode", pa.string()),
+            ("layer", pa.string()),
+            ("shape", pa.list_(pa.int64())),
+            ("chances", pa.int64()),
+            ("spikes", pa.list_(pa.int64())),
+        ]
+    ),
+    "joints": pa.schema(
+        [
+            ("step", pa.int64()),
+            ("mode", pa.string()),
+            ("layer", pa.string()),
+            ("t", pa.int64()),
+            ("counts", pa.list_(pa.int64())),
+        ]
+    ),
     "vitals": pa.schema(
         [
             ("step", pa.int64()),
@@ -47,35 +68,77 @@ TABLES: dict[str, pa.Schema] = {
 """The tables of a run, a schema each."""
 
 
+_MERGED = b"spikescope.merged"
+
+
 class PartError(ValueError):
     """A part that cannot be read; the message names the file and what is wrong with it."""
 
 
-def part_path(folder: Path, table: str, number: int) -> Path:
-    """Return where part ``number`` (from 1) of a table lies."""
-    return folder / f"{table}-{number:08d}.parquet"
+def part_path(folder: Path, table: str, first: int, last: int | None = None) -> Path:
+    """Return where part ``first`` (from 1) of a table lies, or one made of parts up to ``last``."""
+    to = "" if last is None or last == first else f"-{last:08d}"
+    return folder / f"{table}-{first:08d}{to}.parquet"
+
+
+def part_range(path: Path) -> tuple[int, int]:
+    """Return the first and the last of the numbers that a part stands for."""
+    numbers = [int(number) for number in path.stem.split("-")[1:]]
+    return numbers[0], numbers[-1]
 
 
 def part_paths(folder: Path, table: str) -> list[Path]:
-    """Return the finished parts of a table in the order in which they were written."""
-    return sorted(folder.glob(f"{table}-{'[0-9]' * 8}.parquet"))
+    """Return the finished parts of a table in the order in which they were written.
+
+    A part that was made of several stands in for them from the moment in which it is there.
+    """
+    number = "[0-9]" * 8
+    found = [*folder.glob(f"{table}-{number}.parquet")]
+    found += folder.glob(f"{table}-{number}-{number}.parquet")
+    parts: list[Path] = []
+    reached = 0
+    # Of those that begin together the widest comes first; what lies inside it is skipped.
+    for path in sorted(found, key=lambda path: (part_range(path)[0], -part_range(path)[1])):
+        last = part_range(path)[1]
+        if last > reached:
+            parts.append(path)
+            reached = last
+    return parts
 
 
-def write_part(path: Path, table: str, columns: Mapping[str, Iterable[Any]]) -> None:
+def write_part(
+    path: Path, table: str, columns: Mapping[str, Iterable[Any]] | pa.Table, merged: int = 0
+) -> None:
     """Write one part: temporary file, fsync, rename, so that a reader sees all of it or nothing.
 
     Args:
         path: final name of the part.
         table: a key of :data:`TABLES`.
         columns: the values of every column of that table, equally long.
+        merged: how often neighbouring records were merged to get it.
 
     Raises:
         OSError: the disk refuses; no part is left behind.
     """
     frame = pa.table({name: columns[name] for name in TABLES[table].names}, schema=TABLES[table])
+    if merged:
+        frame = frame.replace_schema_metadata({_MERGED: str(merged)})
     sink = pa.BufferOutputStream()
     pq.write_table(frame, sink, compression="zstd", write_page_checksum=True)
     write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def times_merged(path: Path) -> int:
+    """Return how often neighbouring records were merged to get a part, from its footer.
+
+    Raises:
+        PartError: the footer cannot be read.
+    """
+    try:
+        found = pq.read_metadata(path).metadata or {}
+        return int(found.get(_MERGED, 0))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise PartError(f"{path.name} cannot be read and is left out: {error}") from error
 
 
 def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -91,7 +154,7 @@ def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         PartError: the part is torn, truncated or altered.
     """
-    schema = TABLES[path.name.rpartition("-")[0]]
+    schema = TABLES[path.name.partition("-")[0]]
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read(columns)
@@ -105,7 +168,7 @@ def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
     expected = pa.schema([schema.field(name) for name in names])
     if not (rows == table.num_rows == facts.num_rows and table.schema.equals(expected)):
         raise PartError(f"{path.name} cannot be read and is left out: its footer was altered")
-    return table
+    return table.replace_schema_metadata(None)
 
 
 def may_hold(path: Path, steps: np.ndarray) -> bool:

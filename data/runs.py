@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from .densities import DENSITY_COLUMNS, Density, collect
-from .parts import TABLES, PartError, may_hold, part_paths, read_part
+from .fine import Joint, Maps, collect_joint, collect_maps
+from .merge import merge_rows
+from .process import is_alive
+from .reading import rank_folders, read_table
+from .remote import Copy, is_remote
 from .schema import (
     COLUMNS,
     FORMAT_VERSION,
@@ -26,10 +27,7 @@ from .schema import (
     STORED,
     derive,
 )
-from .store import END, HEADER, LAYERS
-
-SILENT_SECONDS = 900.0
-"""A run written on another host counts as broken off after this long without a new part."""
+from .store import END, HEADER, LAYERS, SILENT_SECONDS, last_written
 
 
 class RunError(ValueError):
@@ -69,7 +67,7 @@ def open_run(path: str | Path) -> Run:
     """Open a run folder.
 
     Args:
-        path: folder that ``spikescope.watch`` wrote.
+        path: folder that ``spikescope.watch`` wrote, or an address such as ``s3://bucket/run``.
 
     Returns:
         A :class:`Run`; nothing but its header has been read.
@@ -90,7 +88,10 @@ class Run:
     """A recorded run; every call sees what has been flushed so far."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self._copy: Copy | None = None
+        if is_remote(path):
+            self._copy = _copied(str(path))
+        self.path = Path(path) if self._copy is None else self._copy.path
         self.header = _read_header(self.path)
         self._layers: tuple[int, tuple[Layer, ...]] = 0, _layers(self.path, self.header)
         self._torn: dict[str, str] = {}
@@ -138,21 +139,15 @@ class Run:
         end = self.end
         if end:
             return "finished" if end.get("state") == "finished" else "broken off"
-        if self.header.get("host") == socket.gethostname():
-            return "recording" if _alive(self.header.get("pid")) else "broken off"
-        recent = time.time() - self.last_written < SILENT_SECONDS
-        return "recording" if recent else "broken off"
+        alive = is_alive(self.header)
+        if alive is None:
+            alive = time.time() - self.last_written < SILENT_SECONDS
+        return "recording" if alive else "broken off"
 
     @property
     def last_written(self) -> float:
         """Time (seconds since 1970) of the youngest file of the run."""
-        times = [0.0]
-        for file in self.path.iterdir():
-            try:
-                times.append(file.stat().st_mtime)
-            except OSError:  # a temporary file that has got its name in the meantime
-                continue
-        return max(times)
+        return last_written(self.path)
 
     @property
     def problems(self) -> list[str]:
@@ -205,6 +200,8 @@ class Run:
             self.layer(layer)
         light = [name for name in STORED if name != "density"]
         table = self._read("records", light).to_pandas()
+        if len(rank_folders(self.path)) > 1:
+            table = merge_rows(table)
         for name, wanted in (("layer", layer), ("mode", mode)):
             if wanted is not None:
                 table = table[table[name] == wanted]
@@ -263,6 +260,48 @@ class Run:
             for name in sorted(set(rows["layer"].to_pylist()), key=list(by_name).index)
         }
 
+    def joint(
+        self, layer: str, *, mode: str = "train", steps: Iterable[int] | None = None
+    ) -> Joint:
+        """Return the joint histograms of (u - threshold) and |dL/ds|, of ``collect="full"``.
+
+        Args:
+            layer: name of a layer that is read by replay.
+            mode: ``"train"`` or ``"eval"``.
+            steps: recorded steps to return; all if None.
+
+        Returns:
+            A :class:`~spikescope.data.fine.Joint` with counts ``[record, t, u_bin, g_bin]``.
+
+        Raises:
+            RunError: an unknown layer or mode.
+        """
+        entry = self.layer(layer)
+        return collect_joint(self._fine("joints", layer, mode, steps), entry.scale)
+
+    def maps(self, layer: str, *, mode: str = "train", steps: Iterable[int] | None = None) -> Maps:
+        """Return which units of a layer fire how often, of ``collect="full"``.
+
+        Args:
+            layer: name of the layer.
+            mode: ``"train"`` or ``"eval"``.
+            steps: recorded steps to return; all if None.
+
+        Returns:
+            :class:`~spikescope.data.fine.Maps` over the units, ``[record, ...]``.
+
+        Raises:
+            RunError: an unknown layer or mode.
+        """
+        self.layer(layer)
+        return collect_maps(self._fine("maps", layer, mode, steps))
+
+    def _fine(self, table: str, layer: str, mode: str, steps: Iterable[int] | None) -> pd.DataFrame:
+        _check_mode(mode)
+        equal = (("layer", layer), ("mode", mode))
+        frame: pd.DataFrame = self._read(table, None, equal, steps).to_pandas()
+        return frame
+
     def scalars(self) -> pd.DataFrame:
         """Return loss and whatever else ``probe.step()`` was given, a row per step."""
         long = self._read("scalars").to_pandas()
@@ -271,6 +310,11 @@ class Run:
         wide: pd.DataFrame = last.pivot(index="step", columns="name", values="value")
         wide.columns.name = None
         return wide.sort_index()
+
+    def told(self, name: str) -> np.ndarray:
+        """Return the steps for which a scalar was told, NaN or not."""
+        long = self._read("scalars").to_pandas()
+        return np.unique(long.loc[long["name"] == name, "step"].to_numpy())
 
     def vitals(self) -> pd.DataFrame:
         """Return what recorded steps tell beside the statistics: columns of the table "vitals".
@@ -302,26 +346,9 @@ class Run:
         steps: Iterable[int] | None = None,
     ) -> pa.Table:
         """Read and join the parts of a table; torn ones are named in ``problems`` and left out."""
-        wanted = None if steps is None else np.unique(np.fromiter(steps, dtype=np.int64))
-        pieces = []
-        for path in part_paths(self.path, table):
-            try:
-                if wanted is not None and not may_hold(path, wanted):
-                    continue
-                piece = read_part(path, columns)
-            except PartError as error:
-                self._torn[path.name] = str(error)
-                continue
-            for name, value in equal:
-                piece = piece.filter(pc.equal(piece[name], value))
-            if wanted is not None:
-                piece = piece.filter(pc.is_in(piece["step"], pa.array(wanted)))
-            pieces.append(piece)
-        if pieces:
-            return pa.concat_tables(pieces)
-        schema = TABLES[table]
-        chosen = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-        return chosen.empty_table()
+        if self._copy is not None:
+            self._copy.pull()
+        return read_table(self.path, table, self._torn, columns, equal, steps)
 
 
 def find_runs(root: str | Path) -> list[Path]:
@@ -347,6 +374,17 @@ def find_runs(root: str | Path) -> list[Path]:
         for path in root.iterdir()
         if (path / HEADER).is_file() and path.resolve().is_relative_to(inside)
     )
+
+
+def _copied(address: str) -> Copy:
+    try:
+        copy = Copy(address)
+        found = copy.pull()
+    except Exception as error:  # each filesystem has its own
+        raise RunError(f"{address!r} cannot be read: {error}") from error
+    if not found:
+        raise RunError(f"{address!r} does not exist: name a folder with a run")
+    return copy
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -385,13 +423,3 @@ def _layers(path: Path, header: dict[str, Any]) -> tuple[Layer, ...]:
 def _check_mode(mode: str | None) -> None:
     if mode is not None and mode not in MODES:
         raise RunError(f"mode {mode!r} is unknown; there are {', '.join(MODES)}")
-
-
-def _alive(pid: Any) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, TypeError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -1,15 +1,17 @@
-"""The writing side of a run: a new folder, its header, its parts, its end."""
+"""The writing side of a run: its folder, its header, its parts, its end."""
 
 from __future__ import annotations
 
-import os
-import socket
+import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .parts import TABLES, part_path, part_paths, write_json, write_part
+from .compaction import TOGETHER, compact, drop_from, keep_within
+from .parts import TABLES, part_path, part_paths, part_range, read_part, write_json, write_part
+from .process import is_alive, this_process
+from .remote import Spool, is_remote
 from .schema import FORMAT_VERSION
 
 HEADER = "run.json"
@@ -17,16 +19,32 @@ END = "end.json"
 LAYERS = "layers.json"
 """The layers as far as they are known by now; it stands in for those of the header."""
 
+SILENT_SECONDS = 900.0
+"""A run written on another host counts as broken off after this long without a new file."""
+
+
+class RunBusy(ValueError):
+    """A run that another process writes."""
+
 
 class RunStore:
     """One run folder that this process writes.
 
     Args:
-        path: wanted folder; if something is there already, the next free name with a number.
+        path: wanted folder, or an address such as ``s3://bucket/run``; if something is there
+            already, the next free name with a number.
         header: what is known before the first step; format, name, host, process are added.
+        resume: go on with the run at ``path`` if there is one: True behind its last step, a number
+            at that step; what it holds from there on is removed.
+        max_bytes: bound of the folder's size; None for none.
+        part_of: for a process that writes its share of another one's run, that run's folder.
+
+    ``first`` is the step with which it goes on. After :meth:`append`, ``merges`` counts how often
+    neighbouring records were merged to stay within the bound, ``full`` says that more is needed.
 
     Raises:
         OSError: the folder cannot be made or written.
+        RunBusy: the run to go on with is written by another process.
 
     Example:
         >>> import tempfile
@@ -37,38 +55,159 @@ class RunStore:
         ['end.json', 'run.json', 'scalars-00000001.parquet']
     """
 
-    def __init__(self, path: str | Path, header: Mapping[str, Any]) -> None:
-        self.path = _new_folder(Path(path))
-        self._parts = {table: len(part_paths(self.path, table)) for table in TABLES}
+    def __init__(
+        self,
+        path: str | Path,
+        header: Mapping[str, Any],
+        *,
+        resume: bool | int = False,
+        max_bytes: int | None = None,
+    ) -> None:
+        self.merges = 0
+        self.full = False
+        self.first = 0
+        self._most = max_bytes
+        self._spool = Spool(str(path), fetch=resume is not False) if is_remote(path) else None
+        wanted = Path(path) if self._spool is None else self._spool.path
+        old: dict[str, Any] = {}
+        if resume is not False and (wanted / HEADER).is_file():
+            self.path = wanted
+            old, self.first = _taken_over(wanted, resume)
+        elif self._spool is not None:
+            self.path = self._spool.new()
+        else:
+            self.path = _new_folder(wanted)
+        self.address = str(self.path) if self._spool is None else self._spool.address
+        self._parts = {
+            table: max((part_range(path)[1] for path in part_paths(self.path, table)), default=0)
+            for table in TABLES
+        }
+        self._since = dict.fromkeys(TABLES, 0)
+        again = {"resumed": [*old.get("resumed", []), self.first]} if old else {}
         write_json(
             self.path / HEADER,
             {
                 "format": FORMAT_VERSION,
-                "name": self.path.name,
-                "created": time.time(),
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
+                "name": Path(self.address).name,
+                "created": old.get("created", time.time()),
+                **this_process(),
                 **header,
+                **again,
             },
         )
+        self._push()
 
     def append(self, table: str, columns: Mapping[str, Iterable[Any]]) -> None:
         """Write the next part of a table; it is on disk when this returns."""
         number = self._parts[table] + 1
         write_part(part_path(self.path, table, number), table, columns)
         self._parts[table] = number
+        self._since[table] += 1
+        if self._since[table] >= TOGETHER:
+            compact(self.path, table)
+            self._since[table] = 0
+        if self._most is not None and not self.full:
+            fits, merges = keep_within(self.path, self._most)
+            self.merges += merges
+            self.full = not fits
+        self._push()
 
     def know(self, layers: Iterable[Mapping[str, Any]]) -> None:
         """Say which layers there are, all of them, where the header could not know it yet."""
         write_json(self.path / LAYERS, {"layers": list(layers)})
+        self._push()
 
     def judge(self, name: str, content: Mapping[str, Any]) -> None:
         """Keep a judgement about the run, ``"lint"`` or ``"findings"``; a later one replaces it."""
         write_json(self.path / f"{name}.json", content)
+        self._push()
 
     def end(self, state: str, **facts: Any) -> None:
         """Say how the run ended; without this a reader calls it broken off."""
         write_json(self.path / END, {"state": state, "ended": time.time(), **facts})
+        self._push()
+
+    def _push(self) -> None:
+        if self._spool is not None:
+            self._spool.push()
+
+
+def _taken_over(path: Path, resume: bool | int) -> tuple[dict[str, Any], int]:
+    """Take a run over from a process that is no more; return its header and the next step."""
+    header = _header(path)
+    claims = sorted(path.glob("resume-*.json"))
+    own = path / f"resume-{len(claims) + 1:04d}.json"
+    try:
+        # Exclusive: of two processes that want the run at once, one gets this name.
+        with own.open("x", encoding="utf-8") as file:
+            json.dump(this_process(), file)
+    except FileExistsError:
+        raise RunBusy(_BUSY.format(path=str(path))) from None
+    others = [header, *(_json(claim) for claim in path.glob("resume-*.json") if claim != own)]
+    me = this_process()
+    if any(other.get("pid") != me["pid"] and _writes(path, other) for other in others):
+        own.unlink()
+        raise RunBusy(_BUSY.format(path=str(path)))
+    step = _next_step(path) if resume is True else int(resume)
+    (path / END).unlink(missing_ok=True)
+    drop_from(path, step)
+    for claim in claims:
+        claim.unlink(missing_ok=True)
+    return header, step
+
+
+def _writes(path: Path, process: Mapping[str, Any]) -> bool:
+    """Return whether a process may still write a run."""
+    if (path / END).exists() or "pid" not in process:
+        return False
+    alive = is_alive(process)
+    return last_written(path) > time.time() - SILENT_SECONDS if alive is None else alive
+
+
+def last_written(path: Path) -> float:
+    """Return the time (seconds since 1970) of the youngest file of a run."""
+    times = [0.0]
+    for file in path.iterdir():
+        try:
+            times.append(file.stat().st_mtime)
+        except OSError:  # a temporary file that has got its name in the meantime
+            continue
+    return max(times)
+
+
+def _next_step(path: Path) -> int:
+    """Return the step behind the last one of which a run knows anything."""
+    last = -1
+    for table in ("records", "scalars"):
+        for part in part_paths(path, table):
+            rows = read_part(part, ["step"])
+            if len(rows):
+                last = max(last, int(rows["step"].to_numpy().max()))
+    return last + 1
+
+
+def _header(path: Path) -> dict[str, Any]:
+    header = _json(path / HEADER)
+    if header.get("format") != FORMAT_VERSION:
+        raise ValueError(
+            f"{str(path)!r} has format {header.get('format')!r} and this spikescope writes "
+            f"{FORMAT_VERSION}: it cannot be resumed, take another folder"
+        )
+    return header
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+_BUSY = (
+    "{path!r} is being written by another process: two must not write one run, end the other one "
+    "or take another folder"
+)
 
 
 def _new_folder(wanted: Path) -> Path:

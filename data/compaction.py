@@ -1,0 +1,233 @@
+"""Many small parts become few; a folder stays within a size by merging neighbouring records.
+
+A part that takes the place of others is complete on the disk before they go, and readers know from
+its name what it stands for: they never see a row twice, and a kill in between loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby, pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from .merge import merge_rows
+from .parts import (
+    TABLES,
+    PartError,
+    part_path,
+    part_paths,
+    part_range,
+    read_part,
+    times_merged,
+    write_part,
+)
+
+TOGETHER = 32
+"""Neighbouring parts of about one size that become one."""
+
+LARGEST_PART = 4 << 20
+"""Bytes beyond which a part stays as it is: what is read to merge it must fit into memory."""
+
+MOST_MERGED = 40
+"""A record that stands for 2^40 neighbours is not merged further."""
+
+
+def compact(folder: Path, table: str, together: int = TOGETHER) -> int:
+    """Turn runs of small neighbouring parts into one each.
+
+    Args:
+        folder: a folder of parts.
+        table: a key of :data:`~spikescope.data.parts.TABLES`.
+        together: how many it takes.
+
+    Returns:
+        Number of parts that went.
+    """
+    gone = 0
+    for run in list(_runs(folder, table)):
+        if len(run) >= together:
+            gone += _replace(table, run, _joined(run)) if _joined(run) is not None else 0
+    return gone
+
+
+def _runs(folder: Path, table: str) -> Iterator[list[Path]]:
+    """Yield neighbouring parts of one kind: merged as often, of one order of size, together small.
+
+    A part that cannot be read stays where it is: it is evidence.
+    """
+
+    def kind(path: Path) -> tuple[int, int, int]:
+        first, last = part_range(path)
+        try:
+            return times_merged(path), (last - first + 1).bit_length() // 5, 0
+        except PartError:
+            return -1, first, 0
+
+    for (merged, _, _), group in groupby(part_paths(folder, table), kind):
+        run: list[Path] = []
+        size = 0
+        for path in group if merged >= 0 else ():
+            size += path.stat().st_size
+            if size > LARGEST_PART and run:
+                yield run
+                run, size = [], path.stat().st_size
+            run.append(path)
+        if run:
+            yield run
+
+
+def _joined(run: list[Path]) -> pa.Table | None:
+    try:
+        return pa.concat_tables([read_part(path) for path in run])
+    except PartError:
+        return None
+
+
+def _replace(table: str, run: list[Path], rows: pa.Table | None, merged: int | None = None) -> int:
+    """Write what takes the place of parts, then remove them; return how many went."""
+    if rows is None:
+        return 0
+    level = times_merged(run[0]) if merged is None else merged
+    new = part_path(run[0].parent, table, part_range(run[0])[0], part_range(run[-1])[1])
+    write_part(new, table, rows, level)
+    old = [path for path in run if path != new]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes that the files of a folder take."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def keep_within(folder: Path, most: int) -> tuple[bool, int]:
+    """Merge neighbouring records until a folder is small enough; the newest stay finest.
+
+    Counts and moments of two recorded steps merge as if their data had been seen at once, and
+    stand under the first of the two; of scalars and vitals every other step is kept.
+
+    Args:
+        folder: a folder of parts.
+        most: bytes.
+
+    Returns:
+        Whether it is small enough now, and how many merges that took.
+    """
+    merges = 0
+    while size_of(folder) > most:
+        if not _merge_once(folder):
+            return False, merges
+        merges += 1
+    return True, merges
+
+
+def _merge_once(folder: Path) -> bool:
+    """Halve the number of records in one part of the table that takes the most room."""
+    sizes = {
+        table: sum(path.stat().st_size for path in part_paths(folder, table)) for table in TABLES
+    }
+    for table in sorted(sizes, key=lambda name: -sizes[name]):
+        if table == "events":  # few, and each says something else
+            continue
+        # What has one record only can be merged when it is one with its neighbours.
+        compact(folder, table, together=2)
+        for path, merged in _coarsest_last(part_paths(folder, table)):
+            try:
+                rows = read_part(path)
+            except PartError:
+                continue
+            halved = halve(table, rows)
+            if halved is not None and merged < MOST_MERGED:
+                _replace(table, [path], halved, merged + 1)
+                return True
+    return False
+
+
+def _coarsest_last(paths: list[Path]) -> list[tuple[Path, int]]:
+    """Return the parts in the order in which they should be merged.
+
+    First comes the oldest that is not yet coarser than the one after it; the newest is last.
+    """
+    levels = []
+    for path in paths:
+        try:
+            levels.append((path, times_merged(path)))
+        except PartError:
+            continue
+    even = [
+        (path, level)
+        for (path, level), (_, after) in pairwise(levels)
+        if level <= after
+    ]
+    return even + [entry for entry in levels if entry not in even]
+
+
+def halve(table: str, rows: pa.Table) -> pa.Table | None:
+    """Return rows with every two neighbouring steps made one; None if there is one step only.
+
+    Args:
+        table: a key of :data:`~spikescope.data.parts.TABLES`.
+        rows: rows of that table.
+
+    Example:
+        >>> rows = {"step": [0, 10, 20], "name": ["loss"] * 3, "value": [3.0, 2.0, 1.0]}
+        >>> halve("scalars", pa.table(rows, schema=TABLES["scalars"]))["step"].to_pylist()
+        [0, 20]
+    """
+    steps, place = np.unique(rows["step"].to_numpy(), return_inverse=True)
+    if len(steps) < 2:
+        return None
+    if table in ("scalars", "vitals"):
+        return rows.filter(pa.array(place % 2 == 0))
+    frame = rows.to_pandas()
+    frame["step"] = steps[place - place % 2]
+    if table == "records":
+        frame = merge_rows(frame)
+    else:
+        frame = add_counts(frame, "spikes" if table == "maps" else "counts")
+    return pa.table({name: frame[name] for name in TABLES[table].names}, schema=TABLES[table])
+
+
+def add_counts(frame: pd.DataFrame, counts: str) -> pd.DataFrame:
+    """Return a table of counts with one row per key: lists of one length and chances add up.
+
+    Args:
+        frame: rows of the table "maps" or "joints".
+        counts: name of its column of lists.
+    """
+    keys = [name for name in ("step", "mode", "layer", "t") if name in frame]
+    frame = frame.assign(_size=frame[counts].map(len))  # a layer may change its shape
+    out = []
+    for _, group in frame.groupby([*keys, "_size"], sort=False):
+        row = group.iloc[0].to_dict()
+        row[counts] = np.sum(np.stack(group[counts].to_list()), axis=0)
+        if "chances" in group:
+            row["chances"] = int(group["chances"].sum())
+        out.append(row)
+    return pd.DataFrame(out, columns=[name for name in frame.columns if name != "_size"])
+
+
+def drop_from(folder: Path, step: int) -> int:
+    """Remove everything from a step on, part by part; return how many rows went.
+
+    Args:
+        folder: a folder of parts.
+        step: the first step that is not kept.
+    """
+    gone = 0
+    for table in TABLES:
+        for path in part_paths(folder, table):
+            try:
+                rows = read_part(path)
+            except PartError:
+                continue
+            kept = rows.filter(pa.array(rows["step"].to_numpy() < step))
+            if len(kept) < len(rows):
+                gone += len(rows) - len(kept)
+                write_part(path, table, kept, times_merged(path))
+    return gone
