@@ -167,16 +167,21 @@ def _settings(parts: _Parts, one: Recommendation, held: Held) -> Iterator[Step]:
             else f"no layer of this {parts.kind} can be written: it has no spiking layer of "
             f"{', '.join(entry.framework for entry in ADAPTERS)}"
         )
+    layer = None
     for field in fields:
         assert adapter is not None
         now, proposed = one.changes[field]
         value = _settled(parts, one, field, proposed)
-        # A start potential may need the new threshold: it is judged when that is in place.
-        later = field == "start" and "threshold" in one.changes
-        reason = adapter.can_write(module, field, None if later else value)
-        if reason is not None:
+        reason = None
+        try:
+            layer = layer or adapter.describe(one.layer, module)
+            # A start potential may need the new threshold: it is judged when that is in place.
+            if not (field == "start" and "threshold" in one.changes):
+                reason = adapter.obstacle(module, field, value)
+        except ValueError as error:
+            reason = str(error)
+        if reason is not None or layer is None:
             raise ValueError(f"{field} of layer {one.layer!r} cannot be written: {reason}")
-        layer = adapter.describe(one.layer, module)
         live = layer.surrogate if field == "surrogate" else getattr(layer.spec, field)
         same = same_surrogate if field == "surrogate" else same_number
         if not same(live, now):

@@ -122,7 +122,7 @@ class NorseAdapter(Adapter):
             return None
         return from_framework("norse", p.method, alpha=_number(p.alpha))
 
-    def _obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
+    def obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
         """Return what stands against a start potential, or against new parameters."""
         layer: Any = module
         if field == "start":
@@ -136,21 +136,21 @@ class NorseAdapter(Adapter):
                 return "it is a frozen parameter (requires_grad is False)"
         return None
 
-    def _put(self, module: nn.Module, field: str, value: Any) -> Undo:
+    def _put(self, layer: SpikingLayer, field: str, value: Any) -> Undo:
         """Replace the tuple of parameters; a surrogate that it cannot name goes into the step."""
-        layer: Any = module
+        module: Any = layer.module
         if field == "start":
             return put_start(module, value, begin)
         if field == "threshold":
-            return _put_threshold(layer, value)
-        scale, where = self.describe("", module).scale, _device(module)
+            return _put_threshold(module, value)
+        scale, where = layer.scale, _device(module)
         named = next(_methods(value, scale, where), None)
         old = self.spike_function(module)
         assert old is not None
         spike = WrittenSpike.in_place_of(old, value, scale, where) if named is None else None
-        undos = [put(module, "p", layer.p if named is None else layer.p._replace(**named))]
+        undos = [put(module, "p", module.p if named is None else module.p._replace(**named))]
         for name in ("activation", "activation_sparse"):
-            step = getattr(layer, name)
+            step = getattr(module, name)
             own = step.step if isinstance(step, WrittenStep) else step
             new = own if spike is None or own is None else WrittenStep(own, spike)
             undos.append(put(module, name, new))

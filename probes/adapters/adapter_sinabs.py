@@ -26,6 +26,7 @@ from .writing import (
     put,
     put_number,
     put_start,
+    same_slope,
     start_for,
     together,
 )
@@ -121,28 +122,26 @@ class SinabsAdapter(Adapter):
             fields["threshold"] = float(_threshold(module).double().mean())
         return from_framework("sinabs", name, **fields)
 
-    def _obstacle(self, module: nn.Module, field: str, value: Any) -> None:
+    def obstacle(self, module: nn.Module, field: str, value: Any) -> None:
         """Return None: a layer that can be read takes every field."""
 
-    def _put(self, module: nn.Module, field: str, value: Any) -> Undo:
+    def _put(self, layer: SpikingLayer, field: str, value: Any) -> Undo:
         """Set the attribute; a surrogate becomes one of Sinabs where it has that one."""
-        layer = self.describe("", module)
+        module = layer.module
         if field == "start":
             return _put_start(module, value)
         if field == "surrogate":
             return self._put_surrogate(module, value)
+        slope = self._slope(layer)
         undo = put_number(module, "spike_threshold", value)
-        if layer.surrogate is None:
+        if layer.surrogate is None or same_slope(slope, self._slope(layer)):
             return undo
         # Some surrogates of Sinabs measure their width in thresholds: it stays as it was.
         return together([undo, self._put_surrogate(module, layer.surrogate)])
 
     def _put_surrogate(self, module: nn.Module, surrogate: Surrogate) -> Undo:
-        where, now = _threshold(module).device, self.spike_function(module)
-        threshold = float(_threshold(module).double().mean())
+        where, threshold = _threshold(module).device, float(_threshold(module).double().mean())
         scale = abs(threshold) or 1.0
-        if has_derivative(now, surrogate, scale, where):
-            return lambda: None
         family: Any = sys.modules["sinabs.activation.surrogate_gradient_fn"]
         own = natives("sinabs", surrogate, lambda n, p: getattr(family, n)(**p), threshold)
         undo = put(module, "surrogate_grad_fn", WrittenSlope(surrogate))
@@ -206,7 +205,7 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     _put_start(copied, start.detach())
     if _was_reset(cast(Tensor, module.v_mem)):
         copied.v_mem.copy_(copied.v_mem.clone())  # the copy of a state does not count as a reset
-    return copied
+    return cast(nn.Module, copied)
 
 
 def _is_of_sinabs(thing: object) -> bool:

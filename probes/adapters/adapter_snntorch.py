@@ -156,7 +156,7 @@ class SnnTorchAdapter(Adapter):
             return None
         return row.build(**{name: float(values[name]) for name in row.defaults})
 
-    def _obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
+    def obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
         """Return what stands against a start potential or a learned threshold."""
         layer: Any = module
         if field == "threshold" and isinstance(layer.threshold, nn.Parameter):
@@ -168,26 +168,27 @@ class SnnTorchAdapter(Adapter):
             return "its potential is a filter of the input alone and has no state to begin with"
         if value is not None and _reset(layer) != "none":
             spec = _spec(layer, _number)
-            if np.any(fires(spec, value.numpy(force=True) if isinstance(value, Tensor) else value)):
+            start = _number(value.detach()) if isinstance(value, Tensor) else value
+            if np.any(fires(spec, start)):
                 return (
-                    f"a state of {value!r}, above the threshold {spec.threshold!r}, is reset by "
+                    f"a state of {start!r}, above the threshold {spec.threshold!r}, is reset by "
                     "snnTorch before the first timestep: take one below"
                 )
         return None
 
-    def _put(self, module: nn.Module, field: str, value: Any) -> Undo:
+    def _put(self, layer: SpikingLayer, field: str, value: Any) -> Undo:
         """Set the attribute; a surrogate becomes snnTorch's own where it has that one."""
-        layer: Any = module
+        module: Any = layer.module
         if field == "threshold":
             return put_number(module, field, value)
         if field == "start":
             return put_start(module, value, begin, leave)
-        where, scale = layer.threshold.device, self.describe("", module).scale
+        where, scale = module.threshold.device, layer.scale
         family: Any = sys.modules["snntorch.surrogate"]
         own = natives("snntorch", value, lambda name, p: getattr(family, name)(**p))
         # Not the sigmoid of 1.0.0, say, which is NaN far below the threshold.
         exact = (function for function in own if has_derivative(function, value, scale, where))
-        new = next(exact, None) or WrittenSpike.in_place_of(layer.spike_grad, value, scale, where)
+        new = next(exact, None) or WrittenSpike.in_place_of(module.spike_grad, value, scale, where)
         return put(module, "spike_grad", new)
 
 

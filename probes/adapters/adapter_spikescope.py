@@ -60,16 +60,17 @@ class SpikescopeAdapter(Adapter):
         lif = cast(LIF, module)
         return lif.surrogate if lif.rule is None else lif.rule.described(lif)[1]
 
-    def _obstacle(self, module: nn.Module, field: str, value: Any) -> None:
+    def obstacle(self, module: nn.Module, field: str, value: Any) -> None:
         """Return None: our own layer takes every field."""
 
-    def _put(self, module: nn.Module, field: str, value: Any) -> Undo:
+    def _put(self, layer: SpikingLayer, field: str, value: Any) -> Undo:
         """Set the layer's own attribute; ``start`` is its buffer."""
+        module = cast(LIF, layer.module)
         if field == "threshold":
             return put_number(module, field, value)
         if field == "surrogate":
             return put(module, field, value)
-        old = cast(LIF, module).start
+        old = module.start
         return put(
             module, field, torch.as_tensor(value, dtype=old.dtype, device=old.device).clone()
         )

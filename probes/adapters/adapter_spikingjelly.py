@@ -93,13 +93,14 @@ class SpikingJellyAdapter(Adapter):
             raise ValueError(f"replay cannot follow {known.__name__}: {why}")
         check_unchanged(module, known, _DYNAMICS)
         spec = _spec(module, _plain)
-        function: Any = module.surrogate_function
+        node: Any = module
+        function = node.surrogate_function
         where = _device(function)
         scale = float(np.mean(np.abs(spec.threshold))) or 1.0
         spec = replace(
             spec,
             fires_at_threshold=fires_at_threshold(function, scale, where),
-            start=described_start(module, _number(module._memories_rv["v"])),
+            start=described_start(module, _number(node._memories_rv["v"])),
         )
         surrogate = surrogate_of(function, self.declared(module), scale, where)
         return SpikingLayer(name, module, spec, surrogate)
@@ -150,7 +151,7 @@ class SpikingJellyAdapter(Adapter):
             return None
         return row.build(**{name: float(getattr(function, name)) for name in row.defaults})
 
-    def _obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
+    def obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
         """Return what stands against a start potential, or a surrogate of ours."""
         node: Any = module
         if field == "start" and isinstance(node._memories_rv["v"], Tensor):
@@ -164,17 +165,17 @@ class SpikingJellyAdapter(Adapter):
                 )
         return None
 
-    def _put(self, module: nn.Module, field: str, value: Any) -> Undo:
+    def _put(self, layer: SpikingLayer, field: str, value: Any) -> Undo:
         """Set the attribute; a surrogate becomes SpikingJelly's own where it has that one."""
-        node: Any = module
+        module: Any = layer.module
         if field == "threshold":
             return put_number(module, "v_threshold", value)
         if field == "start":
             return put_start(module, value, begin)
         # Always another object: by default all layers share one.
-        scale, where = self.describe("", module).scale, device_of(module)
+        scale, where = layer.scale, device_of(module)
         own = (f for f in _natives(value) if has_derivative(f, value, scale, where))
-        old = node.surrogate_function
+        old = module.surrogate_function
         new = next(own, None) or WrittenSpike.in_place_of(old, value, scale, where)
         return put(module, "surrogate_function", new.train(old.training))
 

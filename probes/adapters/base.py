@@ -13,7 +13,7 @@ from torch import Tensor, finfo, nn
 from ...analysis.neuron import NeuronSpec
 from ...analysis.surrogate import Surrogate
 from .measure import derivative
-from .writing import SAME, Undo, device_of, has_derivative, same_number
+from .writing import SAME, Undo, device_of, has_derivative, same_number, same_slope
 
 WRITABLE = ("start", "threshold", "surrogate")
 """What a remedy may want to write into a layer."""
@@ -158,13 +158,11 @@ class Adapter(ABC):
             field: one of :data:`WRITABLE`.
             value: what would be written; None asks about the field alone.
         """
-        if field not in WRITABLE:
-            return f"{field!r} is not one of {', '.join(WRITABLE)}"
         try:
-            self.describe("", module)
+            self._described(module, field)
         except ValueError as error:
             return str(error)
-        return self._obstacle(module, field, value)
+        return self.obstacle(module, field, value)
 
     def write(self, module: nn.Module, field: str, value: Any) -> Undo:
         """Write one field into a live layer, and check that the layer then has it.
@@ -182,11 +180,15 @@ class Adapter(ABC):
             ValueError: it cannot be written, or the layer does not have it afterwards; the layer is
                 as it was.
         """
-        if (reason := self.can_write(module, field, value)) is not None:
-            raise ValueError(f"{field} of {type(module).__name__} cannot be written: {reason}")
-        scale = self.describe("", module).scale
-        before = self._slope(module, scale)
-        undo = self._put(module, field, value)
+        name = f"{field} of {type(module).__name__}"
+        try:
+            before = self._described(module, field)
+        except ValueError as error:
+            raise ValueError(f"{name} cannot be written: {error}") from None
+        if (reason := self.obstacle(module, field, value)) is not None:
+            raise ValueError(f"{name} cannot be written: {reason}")
+        slope = self._slope(before)
+        undo = self._put(before, field, value)
         try:
             layer = self.describe("", module)
             if field == "surrogate":
@@ -197,7 +199,7 @@ class Adapter(ABC):
                 held = getattr(layer.spec, field)
                 wanted = value.detach().cpu() if isinstance(value, Tensor) else value
                 right = same_number(held, wanted, _rounding(module))
-                if right and not _same_slope(before, self._slope(module, scale)):
+                if right and not same_slope(slope, self._slope(before)):
                     held, right = "another surrogate than before", False
         except BaseException:
             undo()
@@ -205,30 +207,27 @@ class Adapter(ABC):
         if not right:
             undo()
             raise ValueError(
-                f"{field} of {type(module).__name__} was written as {value!r}, but the layer then "
-                f"has {held!r}: taken back"
+                f"{name} was written as {value!r}, but the layer then has {held!r}: taken back"
             )
         return undo
 
-    def _obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
-        """Return why a layer that can be read cannot be written."""
+    def _described(self, module: nn.Module, field: str) -> SpikingLayer:
+        if field not in WRITABLE:
+            raise ValueError(f"{field!r} is not one of {', '.join(WRITABLE)}")
+        return self.describe("", module)
+
+    def obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
+        """Return why a layer that can be read cannot be written; None if it can."""
         return f"{self.framework} layers are only read"
 
-    def _put(self, module: nn.Module, field: str, value: Any) -> Undo:
-        """Write a field that nothing stands against."""
+    def _put(self, layer: SpikingLayer, field: str, value: Any) -> Undo:
+        """Write a field that nothing stands against; ``layer`` is as it was described before."""
         raise NotImplementedError
 
-    def _slope(self, module: nn.Module, scale: float) -> Any:
-        """Return the derivative of the layer's spike on the grid of a scale; None if unknown."""
-        function = self.spike_function(module)
-        return None if function is None else derivative(function, scale, device=device_of(module))
-
-
-def _same_slope(before: Any, after: Any) -> bool:
-    if before is None or after is None:
-        return before is after
-    size = float(np.max(np.abs(before[1]), where=np.isfinite(before[1]), initial=0.0))
-    return bool(np.allclose(before[1], after[1], rtol=0.0, atol=SAME * size, equal_nan=True))
+    def _slope(self, layer: SpikingLayer) -> Any:
+        """Return the derivative of the layer's spike as it is now; None if unknown."""
+        function, where = self.spike_function(layer.module), device_of(layer.module)
+        return None if function is None else derivative(function, layer.scale, device=where)
 
 
 def _rounding(module: nn.Module) -> float:
