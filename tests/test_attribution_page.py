@@ -76,7 +76,10 @@ def test_layers_of_different_length_and_numbers_that_are_not_finite() -> None:
     assert list(heat.z[0][1:]) == [None, None]
     assert heat.hovertext[0][1] == "does not run"
     broken = {name: np.full((1, 2, 3), np.nan) for name in LAYERS}
-    lost = attribution(classes=(0,), scores=broken, inputs=None)
+    changed = {name: np.ones((1, 2)) for name in LAYERS}
+    lost = attribution(
+        classes=(0,), scores=broken, ablation=broken, output_change=changed, inputs=None
+    )
     assert "look at the surrogate" in figures.reading(figures.attribution_map(lost, 0))
     assert "look at the surrogate" in figures.reading(figures.attribution_error(lost))
 
