@@ -311,10 +311,10 @@ class Run:
         wide.columns.name = None
         return wide.sort_index()
 
-    def told(self, name: str) -> np.ndarray:
-        """Return the steps for which a scalar was told, NaN or not."""
+    def told(self, name: str) -> Any:
+        """Return the steps ``[n]`` for which a scalar was told, NaN or not."""
         long = self._read("scalars").to_pandas()
-        return np.unique(long.loc[long["name"] == name, "step"].to_numpy())
+        return long.loc[long["name"] == name, "step"].drop_duplicates().sort_values().to_numpy()
 
     def vitals(self) -> pd.DataFrame:
         """Return what recorded steps tell beside the statistics: columns of the table "vitals".
