@@ -11,7 +11,16 @@ from typing import Any
 
 import typer
 
-from . import cli_attribute, cli_compare, cli_live, cli_recommend, cli_runs, cli_theory, cli_train
+from . import (
+    cli_attribute,
+    cli_compare,
+    cli_export,
+    cli_live,
+    cli_recommend,
+    cli_runs,
+    cli_theory,
+    cli_train,
+)
 
 COMMANDS = (
     cli_live.demo,
@@ -22,6 +31,7 @@ COMMANDS = (
     cli_attribute.attribute,
     cli_runs.runs,
     cli_runs.dashboard,
+    cli_export.export,
     cli_theory.stationary,
     cli_recommend.recommend,
 )
