@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from .probes.apply import Applied, apply, restore
     from .probes.attribute import attribute
     from .probes.journal import SpikescopeWarning
+    from .probes.preflight import recommend
     from .probes.probe import Probe, watch
+    from .probes.surrogate_fidelity import surrogate_fidelity
+    from .probes.timestep_importance import timestep_importance
 
 __version__ = "0.1.0"
 
@@ -33,6 +36,8 @@ _HOMES = {
     "open_run": ".data.runs",
     "recommend": ".probes.preflight",
     "restore": ".probes.apply",
+    "surrogate_fidelity": ".probes.surrogate_fidelity",
+    "timestep_importance": ".probes.timestep_importance",
     "watch": ".probes.probe",
 }
 
@@ -50,6 +55,8 @@ __all__ = [
     "open_run",
     "recommend",
     "restore",
+    "surrogate_fidelity",
+    "timestep_importance",
     "watch",
 ]
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .analysis.attribution_result import Attribution
+    from .analysis.fidelity import FidelityCurve
     from .analysis.timestep_result import TimestepImportance
 
 
@@ -37,13 +38,18 @@ def attribute(
     steps: Annotated[int, typer.Option(help="Points of the integral.")] = 32,
     batch: Annotated[int, typer.Option(help="Samples that one forward pass may hold.")] = 256,
     saliency: Annotated[bool, typer.Option(help="Attribute to the input as well.")] = False,
+    fidelity: Annotated[
+        bool, typer.Option(help="Compare surrogates: whose gradients explain the network?")
+    ] = False,
     run: Annotated[Path | None, typer.Option(help="Run folder to keep the result with.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Attribute the output to every timestep of every layer, with the error of doing so."""
     from .analysis.attribution_study import store_attribution, store_timesteps
+    from .analysis.fidelity import store_fidelity
     from .data.runs import open_run
     from .probes.attribute import attribute as find
+    from .probes.surrogate_fidelity import surrogate_fidelity
     from .probes.target import build_case
     from .probes.timestep_importance import timestep_importance
 
@@ -60,19 +66,29 @@ def attribute(
         importance = timestep_importance(
             case.model, case.inputs, case.targets, internal_batch_size=batch, progress=not as_json
         )
+    curve = None
+    if fidelity:
+        curve = surrogate_fidelity(
+            case.model, case.inputs, case.targets,
+            steps=steps, internal_batch_size=batch, progress=not as_json,
+        )  # fmt: skip
     if folder is not None:
         store_attribution(folder, found)
+        if curve is not None:
+            store_fidelity(folder, curve)
         if importance is not None:
             store_timesteps(folder, importance)
     if as_json:
-        print_json(_content(found, importance))
+        print_json(_content(found, importance, curve))
         return
-    _print(Console(), found, importance)
+    _print(Console(), found, importance, curve)
     if folder is not None:
         Console().print(f"Kept with the run: spikescope dashboard {folder}", soft_wrap=True)
 
 
-def _content(found: Attribution, importance: TimestepImportance | None) -> dict[str, Any]:
+def _content(
+    found: Attribution, importance: TimestepImportance | None, curve: FidelityCurve | None
+) -> dict[str, Any]:
     from dataclasses import asdict
 
     content: dict[str, Any] = {
@@ -87,6 +103,9 @@ def _content(found: Attribution, importance: TimestepImportance | None) -> dict[
         content["timesteps"] = importance.table().to_dict("records")
         content["timesteps_enough"] = importance.enough
         content["timesteps_reason"] = importance.reason
+    if curve is not None:
+        content["fidelity"] = curve.table().to_dict("records")
+        content["fidelity_reading"] = curve.reading
     return content
 
 
@@ -94,7 +113,12 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def _print(console: Console, found: Attribution, importance: TimestepImportance | None) -> None:
+def _print(
+    console: Console,
+    found: Attribution,
+    importance: TimestepImportance | None,
+    curve: FidelityCurve | None,
+) -> None:
     console.print(f"{found.method}: {found.badge}", style="bold")
     for note in found.notes:
         console.print(f"Mind: {note}", markup=False)
@@ -126,6 +150,9 @@ def _print(console: Console, found: Attribution, importance: TimestepImportance 
             for row in table.to_dict("records")
         ],
     )
+    if curve is not None:
+        print_rows(console, _records(curve.table()))
+        console.print(curve.reading, markup=False)
     if importance is None:
         return
     print_rows(console, _records(importance.table()))

@@ -107,4 +107,7 @@ def input_saliency(found: Attribution, label: int, theme: str = "light") -> go.F
     )  # fmt: skip
     grid.update_xaxes(showticklabels=False, showgrid=False, fixedrange=True)
     grid.update_yaxes(showticklabels=False, showgrid=False, fixedrange=True, autorange="reversed")
+    if found.inputs is not None and found.inputs.ndim > 4:  # pictures have square pixels
+        grid.update_yaxes(scaleanchor="x", constrain="domain")
+        grid.update_xaxes(constrain="domain")
     return grid

@@ -319,7 +319,7 @@ def test_the_command(tmp_path: Path, capsys: Any, monkeypatch: Any, run: Path) -
     monkeypatch.syspath_prepend(str(tmp_path))
     (run / "run.json").write_text('{"format": 1, "layers": []}')
     base = ["attribute", "attribute_me:case", "--class", "1", "--steps", "3"]
-    code, out, _ = command([*base, "--json", "--run", str(run)], capsys, monkeypatch)
+    code, out, _ = command([*base, "--json", "--fidelity", "--run", str(run)], capsys, monkeypatch)
     content = json.loads(out)
     assert code == 0
     assert {row["class"] for row in content["table"]} == {1}
@@ -327,6 +327,8 @@ def test_the_command(tmp_path: Path, capsys: Any, monkeypatch: Any, run: Path) -
     assert len(content["timesteps"]) == 2
     assert len(stored_attributions(run)[0]) == 1
     assert stored_timesteps(run)[0] is not None
+    assert stored_fidelity(run)[0] is not None
+    assert len(content["fidelity"]) == 1 + 4 * 9
     code, out, _ = command(base, capsys, monkeypatch)
     assert code == 0
     assert "integrated_gradients: " in out
