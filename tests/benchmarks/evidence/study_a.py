@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +66,14 @@ def measure(unit: dict[str, Any]) -> dict[str, Any]:
     if unit["arm"] not in PARTS:
         surrogate = Surrogate(unit["shape"], peak=unit["peak"], width=unit["width"])
         return fit(task, build(task, seed, surrogate=surrogate), seed)
-    model = build(task, seed)
-    inputs, targets = parts(task.data, task.data_settings, seed).train
-    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
-    batches = [
-        (inputs[some], targets[some]) for some in order[: BATCHES * task.batch].split(task.batch)
-    ]
-    began = time.process_time()
-    found = spikescope.recommend(
-        model, [batch for batch, _ in batches], [answers for _, answers in batches]
-    )
-    seconds = time.process_time() - began
+    found, seconds = _recommended(unit["task"], seed)
     chosen = [_only(each, PARTS[unit["arm"]]) for each in found]
     changed = sum(len(each.changes) for each in chosen)
+    model = build(task, seed)
     if changed:
         spikescope.apply(model, chosen)
+    elif unit["arm"] != "recommended":
+        return {"changed": 0}  # the same as the default: not trained again
     said = [
         f"{each.layer}: {each.verdict} "
         + "; ".join(f"{key} {in_words(now)} -> {in_words(then)}"
@@ -96,6 +90,21 @@ def measure(unit: dict[str, Any]) -> dict[str, Any]:
         "changed": changed,
         "said": said,
     }
+
+
+@lru_cache(maxsize=2)
+def _recommended(name: str, seed: int) -> tuple[list[Recommendation], float]:
+    """Return what is recommended from a few training batches, and the seconds of computing."""
+    task = TASKS[name]
+    model = build(task, seed)
+    inputs, targets = parts(task.data, task.data_settings, seed).train
+    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
+    chosen = order[: BATCHES * task.batch].split(task.batch)
+    began = time.process_time()
+    found = spikescope.recommend(
+        model, [inputs[some] for some in chosen], [targets[some] for some in chosen]
+    )
+    return list(found), time.process_time() - began
 
 
 def _only(recommendation: Recommendation, fields: tuple[str, ...] | None) -> Recommendation:
