@@ -56,13 +56,14 @@ class Claim:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and its standard error; NaN for the error of a single value.
+    """Return the mean of the finite values and its standard error; NaN where there is none.
 
     Example:
         >>> mean_and_error([1.0, 2.0, 3.0])
         (2.0, 0.5773502691896258)
     """
     array = np.asarray(values, dtype=float)
+    array = array[np.isfinite(array)]
     if len(array) < 2:
         return (float(array.mean()) if len(array) else math.nan), math.nan
     return float(array.mean()), float(array.std(ddof=1) / math.sqrt(len(array)))
