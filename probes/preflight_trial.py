@@ -29,7 +29,7 @@ from .probe import watch
 
 Forward = Callable[[nn.Module, Any], Any]
 
-WEAK = 1e-6
+WEAK = 0.01
 """Share of the current below which weights do not move it: a norm behind undoes their scale."""
 
 
@@ -140,7 +140,7 @@ class Trial:
         one = self._current(name, 1.0, found)
         two = self._current(name, 2.0, found)
         weighted = two - one
-        if not float(abs(weighted).max()) > WEAK * float(abs(record.current).max()):
+        if not float(np.std(weighted)) > WEAK * float(np.std(one)):
             return None, f"{found.weight[0]} does not move the current: a norm undoes its scale"
         # What comes back from the layer's own spikes is taken as it was recorded.
         return Currents(weighted, record.current - weighted), ""
