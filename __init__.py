@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .probes.journal import SpikescopeWarning
     from .probes.preflight import recommend
     from .probes.probe import Probe, watch
+    from .probes.remedies import attach_remedy
     from .probes.surrogate_fidelity import surrogate_fidelity
     from .probes.timestep_importance import timestep_importance
 
@@ -30,6 +31,7 @@ _HOMES = {
     "Run": ".data.runs",
     "SpikescopeWarning": ".probes.journal",
     "apply": ".probes.apply",
+    "attach_remedy": ".probes.remedies",
     "attribute": ".probes.attribute",
     "compare": ".analysis.compare",
     "diagnose": ".analysis.findings",
@@ -49,6 +51,7 @@ __all__ = [
     "SpikescopeWarning",
     "__version__",
     "apply",
+    "attach_remedy",
     "attribute",
     "compare",
     "diagnose",
