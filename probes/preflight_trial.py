@@ -114,7 +114,10 @@ class Trial:
                     if value.requires_grad:
                         value.backward()  # type: ignore[no-untyped-call]
                     probe.step(loss=value.detach())
-            return [] if probe.path is None else diagnose(open_run(probe.path))
+            try:
+                return [] if probe.path is None else diagnose(open_run(probe.path))
+            except ValueError:  # a layer that a rule cannot judge: the recommendation stands alone
+                return []
 
     def currents(self, record: LayerRecord) -> tuple[Currents | None, str]:
         """Split a layer's current by what its weights do to it, by measuring it.
