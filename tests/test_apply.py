@@ -390,7 +390,7 @@ def test_a_compiled_model_computes_the_new_values() -> None:
     advice = Recommendation(
         "1",
         "change",
-        {"start": (0.0, 0.5), "threshold": (1.0, 0.75), "weight_scale": (1.0, 2.0)},
+        {"start": (0.0, 0.5), "weight_scale": (1.0, 2.0)},
         {"weight": ("0.weight",)},
     )
     x = torch.randn(3, 8, 4)

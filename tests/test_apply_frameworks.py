@@ -29,8 +29,9 @@ import spikescope
 from spikescope.analysis.recommend import Recommendation
 from spikescope.analysis.surrogate import Surrogate
 from spikescope.probes.adapters import ADAPTERS, Adapter
+from spikescope.probes.adapters.adapter_sinabs import SinabsAdapter
 from spikescope.probes.adapters.adapter_spikescope import SpikescopeAdapter
-from spikescope.probes.adapters.writing import same_surrogate
+from spikescope.probes.adapters.writing import put_number, same_surrogate
 from spikescope.probes.adapters.written import WrittenSlope, WrittenSpike, WrittenStep
 from spikescope.probes.lif import LIF
 
@@ -248,11 +249,15 @@ def test_a_surrogate_is_the_frameworks_own_where_that_is_sound(
     case, proposed, is_so = table[name]
     net = CASES[case].network()
     now = value_of(net.low, "surrogate")
+    before = adapter_of(net.low).spike_function(net.low)
+    assert before is not None
+    at_threshold = before(torch.zeros(1))
     spikescope.apply(net, [Recommendation("low", "change", {"surrogate": (now, proposed)})])
     assert is_so(net.low)
     z = torch.tensor([-0.9, -0.3, -0.02, 0.0, 0.05, 0.4], dtype=torch.float64, requires_grad=True)
     function = adapter_of(net.low).spike_function(net.low)
     assert function is not None
+    assert torch.equal(function(torch.zeros(1)), at_threshold)
     (slope,) = torch.autograd.grad(function(z).sum(), z)
     wanted = torch.as_tensor(proposed.derivative(z.detach().numpy()))
     assert torch.allclose(slope, wanted, rtol=1e-7, atol=0.0)
@@ -388,7 +393,53 @@ def test_an_adapter_that_lies_is_caught(field: str) -> None:
     SpikescopeAdapter().write(layer, field, PROPOSED[field])  # and the honest one is not
 
 
+class Careless(SinabsAdapter):
+    """Changes a threshold and forgets that the surrogate's width was given in thresholds."""
+
+    def _put(self, layer: Any, field: str, value: Any) -> Any:
+        return put_number(layer.module, "spike_threshold", value)
+
+
+def test_a_surrogate_that_changed_along_is_caught() -> None:
+    layer = CASES["Sinabs LIF, multi"].build()
+    with pytest.raises(ValueError, match="has 'another surrogate than before': taken back"):
+        Careless().write(layer, "threshold", 0.5)
+    assert value_of(layer, "threshold") == 1.0
+
+
 # --- where a sequence begins ---
+
+
+def test_hooks_of_others_see_the_state_that_the_layer_begins_with() -> None:
+    layer, seen = spikingjelly.IFNode(), []
+    layer.register_forward_pre_hook(lambda module, args: seen.append(module.v))
+    adapter_of(layer).write(layer, "start", 0.5)
+    layer(torch.zeros(2, 3))
+    assert torch.equal(seen[0], torch.full((2, 3), 0.5))
+
+
+def test_a_copy_of_a_reset_layer_begins_at_the_start() -> None:
+    layer = CASES["Sinabs LIF, multi"].build()
+    adapter_of(layer).write(layer, "start", 0.5)
+    layer(torch.ones(2, 1, 3))
+    layer.reset_states()
+    twin = copy.deepcopy(layer)
+    twin(torch.zeros(2, 1, 3))
+    decay = layer.alpha_mem_calculated.detach()
+    assert torch.allclose(twin.v_mem, 0.5 * decay.expand(2, 3))
+
+
+def test_a_random_state_that_the_user_asked_for_is_kept() -> None:
+    layer = CASES["Sinabs LIF, multi"].build()
+    adapter_of(layer).write(layer, "start", 0.5)
+    layer(torch.zeros(2, 1, 3))
+    torch.manual_seed(0)
+    layer.reset_states(randomize=True)
+    drawn = layer.v_mem.clone()
+    layer.i_syn.zero_()
+    layer(torch.zeros(2, 1, 3))
+    decay = layer.alpha_mem_calculated.detach()
+    assert torch.allclose(layer.v_mem, drawn * decay)
 
 
 def test_a_state_of_the_users_own_is_left_alone() -> None:
