@@ -14,6 +14,8 @@ import typer
 from . import (
     cli_attribute,
     cli_compare,
+    cli_demo,
+    cli_diagnose,
     cli_export,
     cli_live,
     cli_recommend,
@@ -23,9 +25,9 @@ from . import (
 )
 
 COMMANDS = (
-    cli_live.demo,
+    cli_demo.demo,
     cli_train.train,
-    cli_runs.diagnose,
+    cli_diagnose.diagnose,
     cli_live.lint,
     cli_compare.compare,
     cli_attribute.attribute,

@@ -8,35 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .cli_print import AsJson, FailOnOption, fail, print_diagnosis, print_json, print_rows
+from .cli_print import AsJson, print_json, print_rows
 from .cli_serve import PORT, require_dashboard, serve_folder
-
-
-def diagnose(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    as_json: AsJson = False,
-    fail_on: FailOnOption = None,
-) -> None:
-    """List what a recorded run shows: measured, bound, layer, timestep, source."""
-    from .analysis.findings import diagnose as find
-    from .data.runs import open_run
-
-    opened = open_run(run)
-    findings = find(opened)
-    if as_json:
-        content = {
-            "run": opened.name,
-            "state": opened.state,
-            "findings": [finding.to_dict() for finding in findings],
-            "problems": opened.problems,
-        }
-        print_json(content)
-    else:
-        console = Console()
-        print_diagnosis(console, findings)
-        for problem in opened.problems:
-            console.print(f"Note: {problem}", markup=False)
-    fail(findings, fail_on)
 
 
 def runs(

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from .header import find_layers, header, known_layers
 from .hooks import LayerHooks, resets_midway
 from .journal import Journal
 from .lint import judge_surrogates
+from .live_findings import LiveFindings, OnFindings, findings_of
 from .modes import Unscale, eager, plain_modules, rank, refusal, unscale_by, unwrapped
 from .recompute import in_backward
 from .schedule import Schedule, as_schedule
@@ -31,6 +32,12 @@ from .tap import Tap
 from .versions import installed, untested
 from .vitals import Vitals
 from .writer import Batch, Writer
+
+if TYPE_CHECKING:
+    from ..analysis.findings import Finding
+
+FINDINGS_RECORDS = 8
+"""Recorded steps from which the findings are kept with a run at its end."""
 
 SCALAR_LIMIT = 500
 """Unwritten scalars are handed to the writer at the latest after this many."""
@@ -45,6 +52,7 @@ def watch(
     every: int | Schedule = 50,
     scaler: torch.amp.GradScaler | None = None,
     time_axis: Mapping[str, int | None] | None = None,
+    on_findings: OnFindings | None = None,
 ) -> Probe:
     """Record a model's spiking layers while it trains.
 
@@ -60,6 +68,8 @@ def watch(
         scaler: what scales the loss in mixed precision; gradients are recorded without its factor.
         time_axis: for layers that compute a whole sequence at once in a way of their own, by name:
             the axis of what their surrogate is given that counts timesteps.
+        on_findings: called with a list of findings when there are new ones, in a thread of its
+            own that takes 5 % of a core at most; what it raises is said once and goes no further.
 
     Returns:
         A :class:`Probe`, to be used in a ``with`` statement.
@@ -79,7 +89,9 @@ def watch(
         >>> open_run(probe.path).table(["count"])[["layer", "t", "count"]].values.tolist()[-1]
         ['1', 6, 24]
     """
-    return Probe(model, path, as_schedule(every), unscale_by(scaler), dict(time_axis or {}))
+    return Probe(
+        model, path, as_schedule(every), unscale_by(scaler), dict(time_axis or {}), on_findings
+    )
 
 
 class Probe:
@@ -96,6 +108,7 @@ class Probe:
         schedule: Schedule,
         unscale: Unscale,
         time_axis: Mapping[str, int | None],
+        on_findings: OnFindings | None = None,
     ) -> None:
         self.path: Path | None = None
         self.active = False
@@ -116,6 +129,9 @@ class Probe:
         self._writer: Writer | None = None
         self._journal = Journal()
         self._vitals: Vitals | None = None
+        self._on_findings = on_findings
+        self._live: LiveFindings | None = None
+        self._records = 0
 
     def __enter__(self) -> Probe:
         self._entered = True
@@ -152,6 +168,18 @@ class Probe:
         """Note numbers at the current step (a test accuracy, say) without ending it."""
         if self.active:
             self._guarded(self._note)(scalars)
+
+    def findings(self) -> list[Finding]:
+        """Return what the rules say about the record so far, as far as it is on disk.
+
+        That is all but about the last two seconds. The call takes from a tenth of a second to some
+        seconds; :func:`watch` takes a function that is told of findings beside the training.
+        """
+        try:
+            return [] if self.path is None else findings_of(self.path)
+        except Exception as error:  # ours: the training must go on
+            self._say("", "findings", f"findings could not be worked out: {_describe(error)}")
+            return []
 
     def attach(
         self,
@@ -270,6 +298,8 @@ class Probe:
         self.path = store.path
         self._writer = Writer(store)
         judge_surrogates(store, unwrapped(self._model))
+        if self._on_findings is not None:
+            self._live = LiveFindings(store.path, self._on_findings)
         for module in (unwrapped(self._model), *(hooks.layer.module for hooks in self._hooks)):
             _watched[module] = store.path
         if store.path != self._wanted:
@@ -374,6 +404,7 @@ class Probe:
     def _hand_over(self, batch: Batch) -> None:
         if self._writer is None:
             return  # nothing has been found to record yet
+        self._records += bool(batch.blocks)
         self._writer.put(self._journal.take(batch))
 
     def _hear(self) -> None:
@@ -431,6 +462,22 @@ class Probe:
         self._writer = None
         facts = {"steps": self._step, "dropped": writer.dropped}
         writer.store.end(state, **facts, **({"error": error} if error else {}))
+        self._conclude(writer.store)
+
+    def _conclude(self, store: RunStore) -> None:
+        """Keep the findings with the run, and tell the last ones."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.close()
+        elif self._records < FINDINGS_RECORDS:
+            return
+        found = self.findings()
+        store.judge("findings", {"findings": [finding.to_dict() for finding in found]})
+        if live is not None:
+            live.tell(found)
+            if live.error is not None:
+                text = f"on_findings is not called any more: {_describe(live.error)}"
+                self._say("", "on_findings", text, event=False)
 
     def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -451,6 +498,8 @@ class Probe:
         where = f" at step {self._step}" if self._step else ""
         text = f"recording stopped{where}, the training goes on: {_describe(error)}"
         self._say("", "failed", text, event=False)
+        if self._live is not None:
+            self._live.close(timeout=5.0)
         if self._writer is not None:
             writer, self._writer = self._writer, None
             writer.close(timeout=5.0)

@@ -144,7 +144,7 @@ def test_a_gradient_that_never_arrives_is_an_error_not_a_gap(tmp_path: Path) -> 
             set_gradient(row, 0.0)
 
     (finding,) = spikescope.diagnose(run_with(tmp_path, change))
-    assert (finding.code, finding.severity) == ("G2", "error")
+    assert (finding.code, finding.severity, finding.layer) == ("G7", "error", "block0.lif")
 
 
 def law(row: dict[str, Any], mean: float, std: float) -> None:

@@ -6,78 +6,50 @@ A rule fires when the confidence interval of its figure clears the bound, not wh
 from __future__ import annotations
 
 from ...data.runs import Run
+from .catalogue import RULES
 from .evidence import Evidence
-from .rules_capture import P1_SOURCE, P2_SOURCE, gradient_residual, replay_mismatch
-from .rules_gradient import (
-    DECAY_SOURCE,
-    G1_SOURCE,
-    coverage_low,
-    gradient_lost_over_depth,
-    gradient_lost_over_time,
-)
-from .rules_membrane import M1_SOURCE, temporal_covariate_shift
-from .types import SEVERITIES, Finding, Rule, Severity
+from .types import SEVERITIES, Advice, Bound, Finding, Rule, Severity
 
-__all__ = ["RULES", "SEVERITIES", "Finding", "Rule", "Severity", "diagnose"]
-
-RULES: tuple[Rule, ...] = (
-    Rule(
-        "P1",
-        "replay mismatch",
-        "Does the layer do what was declared of it?",
-        P1_SOURCE,
-        replay_mismatch,
-    ),
-    Rule(
-        "P2",
-        "gradient residual",
-        "Do the gradients follow from the declared surrogate?",
-        P2_SOURCE,
-        gradient_residual,
-    ),
-    Rule(
-        "G1",
-        "gradient coverage low",
-        "Do the elements lie where the surrogate passes gradient on?",
-        G1_SOURCE,
-        coverage_low,
-    ),
-    Rule(
-        "G2",
-        "gradient lost over depth",
-        "Does the gradient reach the early layers?",
-        DECAY_SOURCE,
-        gradient_lost_over_depth,
-    ),
-    Rule(
-        "G3",
-        "gradient lost over time",
-        "Does the gradient reach the early timesteps?",
-        DECAY_SOURCE,
-        gradient_lost_over_time,
-    ),
-    Rule(
-        "M1",
-        "temporal covariate shift",
-        "Does the membrane potential start where it settles?",
-        M1_SOURCE,
-        temporal_covariate_shift,
-    ),
-)
+__all__ = [
+    "RULES",
+    "SEVERITIES",
+    "Advice",
+    "Bound",
+    "Evidence",
+    "Finding",
+    "Rule",
+    "Severity",
+    "diagnose",
+]
 
 
-def diagnose(run: Run) -> list[Finding]:
+def diagnose(run: Run, *, layer: str | None = None, since: int | None = None) -> list[Finding]:
     """Apply every rule of the catalogue to a run.
 
     Args:
         run: an opened run, finished or not.
+        layer: only findings about this layer; all if None.
+        since: look at steps from this one on; all if None.
 
     Returns:
         Findings, errors first, then warnings, then notes; inside a severity in the order of
-        :data:`RULES` and of the network. Empty for a healthy run, and for one without records.
+        :data:`RULES` and of the network, those of the lint last. Empty for a healthy run, and for
+        one without records.
+
+    Raises:
+        RunError: an unknown layer.
+        ValueError: a negative step.
     """
-    evidence = Evidence(run)
-    if not evidence.layers:
-        return []
-    found = [finding for rule in RULES for finding in rule.check(evidence)]
+    if layer is not None:
+        run.layer(layer)
+    if since is not None and since < 0:
+        raise ValueError(f"since={since!r} is not possible: give a step, 0 or more")
+    evidence = Evidence(run, since)
+    found: list[Finding] = []
+    if evidence.layers:
+        found = [finding for rule in RULES for finding in rule.check(evidence)]
+    stored = run.judgement("lint").get("findings", [])
+    found += [Finding.from_dict(entry) for entry in stored]
+    if layer is not None:
+        found = [finding for finding in found if finding.layer == layer]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -10,87 +9,66 @@ import pandas as pd
 
 from ...data.densities import Density
 from ...data.runs import Layer, Run
+from .figures import CONFIDENCE_Z, Figure, pool, pool_over, stretch
+from .vitals import Vitals
 
-CONFIDENCE_Z = 2.326
-"""A rule fires when the one-sided 99 % interval of its figure clears the bound."""
+__all__ = ["CONFIDENCE_Z", "Evidence", "Figure", "pool", "stretch"]
 
 WINDOW_SHARE = 0.25
 """A verdict speaks of the last quarter of the records: what holds now, not what once was."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A pooled figure with its standard error.
-
-    Args:
-        value: mean over the records of the window.
-        error: standard error of that mean; NaN if one record of one sample is all there is.
-    """
-
-    value: float
-    error: float
-
-    @property
-    def low(self) -> float:
-        """Lower end of the one-sided 99 % interval."""
-        return self.value - CONFIDENCE_Z * self.error
-
-    @property
-    def high(self) -> float:
-        """Upper end of the one-sided 99 % interval."""
-        return self.value + CONFIDENCE_Z * self.error
-
-
-def pool(values: np.ndarray, errors: np.ndarray) -> Figure:
-    """Return the mean of a figure over records, with the larger of its two standard errors.
-
-    Args:
-        values: ``[R]`` the figure in each record; NaN where it was not recorded.
-        errors: ``[R]`` standard error inside each record; NaN where unknown.
-
-    Returns:
-        The mean; its error follows from the errors inside the records, or from the spread between
-        them where that is larger.
-
-    Example:
-        >>> pool(np.array([1.0, 3.0]), np.array([0.1, 0.1])).error
-        1.0
-    """
-    seen = np.isfinite(values)
-    values, errors = values[seen], errors[seen]
-    count = len(values)
-    if count == 0:
-        return Figure(np.nan, np.nan)
-    inside = np.sqrt(np.mean(errors**2) / count) if np.isfinite(errors).all() else np.nan
-    between = values.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
-    known = [error for error in (inside, between) if np.isfinite(error)]
-    return Figure(float(values.mean()), float(max(known, default=np.nan)))
-
 
 HISTORY_RECORDS = 20
 """Densities read to say since when, and again for the window: bounded however long the training."""
 
 
 class Evidence:
-    """The training records of a run, seen by the rules.
+    """The records of a run's training, seen by the rules.
 
     Args:
         run: the run; read once.
+        since: only steps from this one on; all if None.
+
+    Columns of the record are arrays ``[layer, record, t]``, NaN where nothing was recorded.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, since: int | None = None) -> None:
         self.run = run
+        self._since = since
+        self._cubes: dict[str, np.ndarray] = {}
+        self._pooled: dict[str, Figure] = {}
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """The training record, a row per (step, layer, t)."""
-        return self.run.table(mode="train")
+        everything = self.run.table(since=self._since)
+        train = everything[everything["mode"] == "train"]
+        if not train.empty:
+            return train
+        # A model that is left in evaluation mode is trained all the same: its gradients tell.
+        learns = (everything["grad_u_count"] > 0) | (everything["grad_s_count"] > 0)
+        chosen: pd.DataFrame = everything if learns.any() else train
+        return chosen
+
+    @cached_property
+    def in_eval(self) -> bool:
+        """Whether gradients were recorded in evaluation mode alone."""
+        return not self.table.empty and bool((self.table["mode"] == "eval").all())
 
     @cached_property
     def layers(self) -> list[Layer]:
         """Recorded layers that appear in the record, input first."""
         present = set(self.table["layer"])
         return [layer for layer in self.run.covered if layer.name in present]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the layers, input first."""
+        return [layer.name for layer in self.layers]
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Place of each layer on the first axis of a cube."""
+        return {name: place for place, name in enumerate(self.names)}
 
     @cached_property
     def steps(self) -> np.ndarray:
@@ -103,59 +81,91 @@ class Evidence:
         return self.steps[-max(1, round(WINDOW_SHARE * len(self.steps))) :]
 
     @cached_property
-    def densities(self) -> dict[str, Density]:
-        """Histograms of u by layer, over the window and evenly spaced steps before it."""
-        history = _spread(self.steps, HISTORY_RECORDS)
-        return self.run.densities(steps=np.union1d(history, _spread(self.window, HISTORY_RECORDS)))
+    def recent(self) -> slice:
+        """The window on the axis of the records."""
+        return slice(len(self.steps) - len(self.window), len(self.steps))
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last step of the window."""
+        return int(self.window[0]), int(self.window[-1])
 
     @cached_property
-    def _by_layer(self) -> dict[str, pd.DataFrame]:
-        return {str(name): rows for name, rows in self.table.groupby("layer", sort=False)}
+    def densities(self) -> dict[str, Density]:
+        """Histograms of u by layer, over the window and evenly spaced steps before it."""
+        history = spread(self.steps, HISTORY_RECORDS)
+        chosen = np.union1d(history, spread(self.window, HISTORY_RECORDS))
+        return self.run.densities(mode="eval" if self.in_eval else "train", steps=chosen)
 
-    def rows(self, layer: str) -> pd.DataFrame:
-        """Return the records of one layer."""
-        return self._by_layer[layer]
+    @cached_property
+    def scalars(self) -> pd.DataFrame:
+        """Loss and whatever else the training told, a row per step."""
+        scalars = self.run.scalars()
+        return scalars if self._since is None else scalars[scalars.index >= self._since]
 
-    def recent(self, layer: str) -> pd.DataFrame:
-        """Return the records of one layer inside the window."""
-        rows = self.rows(layer)
-        chosen: pd.DataFrame = rows[rows["step"] >= self.window[0]]
-        return chosen
+    @cached_property
+    def loss_told(self) -> np.ndarray:
+        """Steps for which a loss was told, NaN or not."""
+        return self.run.told("loss") if self._since is None else self._later(self.run.told("loss"))
+
+    def _later(self, steps: np.ndarray) -> np.ndarray:
+        return np.asarray(steps[steps >= self._since])
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """What happened on the way."""
+        return self.run.events()
+
+    @cached_property
+    def vitals(self) -> Vitals:
+        """Parameters and their updates, learned values, batch norms."""
+        return Vitals(self.run.vitals(), self.steps, self.window)
+
+    @cached_property
+    def _cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        layers = pd.Categorical(self.table["layer"], categories=self.names).codes
+        records = np.searchsorted(self.steps, self.table["step"].to_numpy())
+        return np.asarray(layers), records, self.table["t"].to_numpy() - 1
+
+    def cube(self, column: str) -> np.ndarray:
+        """Return a column of the record, ``[layer, record, t]``."""
+        if column not in self._cubes:
+            layer, record, t = self._cells
+            shape = len(self.names), len(self.steps), int(t.max(initial=0)) + 1
+            cube = np.full(shape, np.nan)
+            cube[layer, record, t] = self.table[column].to_numpy(dtype=float)
+            self._cubes[column] = cube
+        return self._cubes[column]
+
+    def now(self, column: str) -> np.ndarray:
+        """Return a column inside the window, ``[layer, record, t]``."""
+        return self.cube(column)[:, self.recent]
+
+    @cached_property
+    def seen(self) -> np.ndarray:
+        """``[layer, t]`` whether the window holds it."""
+        return ~np.isnan(self.now("elements")).all(axis=1)
 
     def timesteps(self, layer: str) -> list[int]:
         """Return the timesteps that the window holds, from 1."""
-        return sorted(int(t) for t in self.recent(layer)["t"].unique())
+        return [int(t) + 1 for t in np.flatnonzero(self.seen[self.place[layer]])]
 
-    def figure(self, layer: str, t: int, column: str, error: str) -> Figure:
-        """Return a column of one layer and timestep, pooled over the window."""
-        rows = self.recent(layer)
-        rows = rows[rows["t"] == t]
-        return pool(rows[column].to_numpy(dtype=float), rows[error].to_numpy(dtype=float))
+    def pooled(self, column: str, error: str = "") -> Figure:
+        """Return a column pooled over the window, ``[layer, t]``; error names that of a record."""
+        if column not in self._pooled:
+            values = self.now(column)
+            errors = self.now(error) if error else np.full(values.shape, np.nan)
+            self._pooled[column] = pool_over(values, errors, axis=1)
+        return self._pooled[column]
 
-    def below_since(self, layer: str, t: int, column: str, bound: float) -> tuple[int, int]:
+    def since(self, layer: int, t: int, column: str, bound: float) -> tuple[int, int]:
         """Return the unbroken stretch up to now in which a column lies below a bound."""
-        rows = self.rows(layer)
-        rows = rows[rows["t"] == t]
-        return stretch(rows["step"].to_numpy(), rows[column].to_numpy(dtype=float) < bound)
+        values = self.cube(column)[layer, :, t]
+        there = ~np.isnan(self.cube("elements")[layer, :, t])
+        return stretch(self.steps[there], values[there] < bound)
 
 
-def _spread(steps: np.ndarray, most: int) -> np.ndarray:
+def spread(steps: np.ndarray, most: int) -> np.ndarray:
     """Return at most so many of the steps, evenly spaced, the first and the last among them."""
     places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
     return np.asarray(steps[places])
-
-
-def stretch(steps: np.ndarray, holds: np.ndarray) -> tuple[int, int]:
-    """Return first and last step of the unbroken stretch at the end; the last step if none.
-
-    Args:
-        steps: ``[R]`` recorded steps, rising.
-        holds: ``[R]`` whether it holds there.
-
-    Example:
-        >>> stretch(np.array([0, 10, 20, 30]), np.array([True, False, True, True]))
-        (20, 30)
-    """
-    broken = np.flatnonzero(~holds)
-    first = int(broken[-1]) + 1 if len(broken) else 0
-    return int(steps[min(first, len(steps) - 1)]), int(steps[-1])

@@ -6,57 +6,83 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .evidence import Evidence, pool, stretch
-from .types import Finding
+from .evidence import Evidence
+from .figures import pool, stretch, total_over
+from .types import Advice, Bound, Finding
 
 RESIDUAL_WARNING = 0.05
 """Half precision alone was seen to leave up to 0.035; float32 leaves 1e-6."""
 
-P2_SOURCE = "dL/du must be the surrogate times dL/ds plus what leak and reset carry back"
-
 P1_SOURCE = "the replayed u must cross the threshold exactly where spikes were seen"
+P2_SOURCE = "dL/du must be the surrogate times dL/ds plus what leak and reset carry back"
+P3_SOURCE = "every spiking layer is recorded or listed with the reason"
+P4_SOURCE = "a sequence begins where the layer's state was reset"
+P5_SOURCE = "a membrane potential is a finite number"
+
+P1_BOUNDS = (Bound(0.0, "share of elements", "error", "arithmetic: no spike is unexplained"),)
+P2_BOUNDS = (
+    Bound(
+        RESIDUAL_WARNING,
+        "rms unexplained over rms of dL/du",
+        "warning",
+        "half precision alone was seen to leave up to 0.035, float32 1e-6",
+    ),
+)
+P3_BOUNDS = (Bound(0.0, "layers", "note", "a layer that is not recorded is said"),)
+P4_BOUNDS = (Bound(0.0, "layers", "warning", "state and t must begin together"),)
+P5_BOUNDS = (Bound(0.0, "share of elements", "error", "arithmetic"),)
 
 
 def replay_mismatch(evidence: Evidence) -> Iterator[Finding]:
     """P1: spikes that the declared decay, threshold and reset do not explain."""
-    for layer in evidence.layers:
-        rows = evidence.recent(layer.name)
-        wrong, seen = int(rows["mismatch"].sum()), int(rows["elements"].sum())
-        if wrong == 0:
+    wrong = total_over(evidence.now("mismatch").reshape(len(evidence.names), -1))
+    seen = total_over(evidence.now("elements").reshape(len(evidence.names), -1))
+    for place, layer in enumerate(evidence.names):
+        if not wrong[place] > 0:
             continue
-        share = wrong / seen
-        steps = rows["step"]
+        share = float(wrong[place] / seen[place])
         yield Finding(
             code="P1",
             severity="error",
-            layer=layer.name,
+            layer=layer,
             t=None,
-            steps=(int(steps.min()), int(steps.max())),
+            steps=_present(evidence, place),
             measured=share,
-            error=(share * (1.0 - share) / seen) ** 0.5,
+            error=(share * (1.0 - share) / float(seen[place])) ** 0.5,
             bound=0.0,
             unit="share of elements",
-            text=f"{wrong:,} of {seen:,} spikes are not explained by the declared decay, threshold "
-            "and reset. Do not trust u and the gradients of this layer before the declaration "
-            "matches what the layer does.",
+            text=f"{int(wrong[place]):,} of {int(seen[place]):,} spikes are not explained by the "
+            "declared decay, threshold and reset. Do not trust u and the gradients of this layer "
+            "before the declaration matches what the layer does.",
             source=P1_SOURCE,
+            remedies=("declaration",),
+            advice=(
+                Advice(
+                    "declaration",
+                    True,
+                    "Compare the decay, threshold and reset of run.layers with the layer's own "
+                    "code: a value that is changed after watch() is not seen.",
+                ),
+            ),
         )
+
+
+def _present(evidence: Evidence, place: int) -> tuple[int, int]:
+    there = evidence.window[~np.isnan(evidence.now("elements")[place]).all(axis=-1)]
+    return int(there[0]), int(there[-1])
 
 
 def gradient_residual(evidence: Evidence) -> Iterator[Finding]:
     """P2: gradients that the declared surrogate and the reset do not explain."""
-    for layer in evidence.layers:
-        rows = evidence.rows(layer.name)
-        by_step = rows.assign(
-            residual=rows["residual_square"] * rows["residual_count"],
-            whole=rows["grad_u_square"] * rows["residual_count"],
-        ).groupby("step")[["residual", "whole"]]
-        sums = by_step.sum()
-        seen = sums[sums["whole"] > 0]
-        if seen.empty or seen.index[-1] < evidence.window[0]:
+    count = evidence.cube("residual_count")
+    residual = total_over(evidence.cube("residual_square") * count)
+    whole = total_over(evidence.cube("grad_u_square") * count)
+    for place, layer in enumerate(evidence.names):
+        known = whole[place] > 0
+        steps = evidence.steps[known]
+        if not known.any() or steps[-1] < evidence.window[0]:
             continue
-        steps = seen.index.to_numpy()
-        share = np.sqrt((seen["residual"] / seen["whole"]).to_numpy())
+        share = np.sqrt(residual[place][known] / whole[place][known])
         recent = share[steps >= evidence.window[0]]
         # Arithmetic, not a sample: inside a record the figure has no error.
         figure = pool(recent, np.zeros(len(recent)))
@@ -65,7 +91,7 @@ def gradient_residual(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             code="P2",
             severity="warning",
-            layer=layer.name,
+            layer=layer,
             t=None,
             steps=stretch(steps, share > RESIDUAL_WARNING),
             measured=figure.value,
@@ -76,4 +102,117 @@ def gradient_residual(evidence: Evidence) -> Iterator[Finding]:
             "reset. Coverage and surrogate gain of this layer may be those of another surrogate: "
             "spikescope lint measures the one it has.",
             source=P2_SOURCE,
+            remedies=("lint",),
+        )
+
+
+def not_covered(evidence: Evidence) -> Iterator[Finding]:
+    """P3: spiking layers that are not in the record."""
+    layers = evidence.run.layers
+    missing = [layer for layer in layers if not layer.covered]
+    if not missing:
+        return
+    reason = missing[0].reason.split(". ")[0].rstrip(".")
+    yield Finding(
+        code="P3",
+        severity="note",
+        layer=missing[0].name,
+        t=None,
+        steps=evidence.span,
+        measured=float(len(missing)),
+        error=0.0,
+        bound=0.0,
+        unit="layers",
+        text=f"{len(missing)} of {len(layers)} spiking layers are not recorded, the first is "
+        f"{missing[0].name!r}: {reason}. Every other finding is silent about them.",
+        source=P3_SOURCE,
+        remedies=("probe.attach",),
+        advice=(
+            Advice(
+                "probe.attach",
+                True,
+                f"Call probe.attach({missing[0].name!r}, u=u, spikes=s, threshold=theta) inside "
+                "the model's forward pass.",
+            ),
+        ),
+    )
+
+
+_STATE = {
+    "carried": "its state was not reset between the step before and the recorded one",
+    "reset": "its state was reset in the middle of a step",
+}
+
+
+def state_not_fresh(evidence: Evidence) -> Iterator[Finding]:
+    """P4: a sequence that does not begin with a fresh state in every layer."""
+    events = evidence.events
+    for kind, words in _STATE.items():
+        found = events[events["kind"] == kind]
+        if found.empty:
+            continue
+        layers = list(dict.fromkeys(found["layer"]))
+        first = int(found["step"].min())
+        yield Finding(
+            code="P4",
+            severity="warning",
+            layer=layers[0],
+            t=None,
+            steps=(first, int(evidence.steps[-1])),
+            measured=float(len(layers)),
+            error=0.0,
+            bound=0.0,
+            unit="layers",
+            text=f"In {len(layers)} of {len(evidence.names)} layers, {layers[0]!r} the first, "
+            f"{words}. Unless you train on a stream by intention, potentials of one batch leak "
+            f"into the next from step {first} on, and t counts from another start.",
+            source=P4_SOURCE,
+            remedies=("reset the state",),
+            advice=(
+                Advice(
+                    "reset the state",
+                    True,
+                    "Call the framework's reset (reset_net, reset_state, reset_mem) before each "
+                    "batch, for all layers together.",
+                ),
+            ),
+        )
+
+
+def potential_not_finite(evidence: Evidence) -> Iterator[Finding]:
+    """P5: membrane potentials that are NaN or infinite."""
+    bad = evidence.cube("nonfinite")
+    every = evidence.cube("elements")
+    for place, layer in enumerate(evidence.names):
+        by_step = total_over(bad[place])
+        known = ~np.isnan(by_step)
+        wrong = float(np.nansum(by_step[evidence.recent]))
+        if wrong == 0:
+            continue
+        seen = float(np.nansum(every[place, evidence.recent]))
+        share = wrong / seen
+        first, last = stretch(evidence.steps[known], by_step[known] > 0)
+        t = int(np.flatnonzero(np.nansum(bad[place, evidence.recent], axis=0) > 0)[0]) + 1
+        yield Finding(
+            code="P5",
+            severity="error",
+            layer=layer,
+            t=t,
+            steps=(first, last),
+            measured=share,
+            error=(share * (1.0 - share) / seen) ** 0.5,
+            bound=0.0,
+            unit="share of elements",
+            text=f"{share:.1%} of the potentials are NaN or infinite, first at t = {t}, since "
+            f"step {first}. What this layer emits means nothing from there on.",
+            source=P5_SOURCE,
+            remedies=("smaller learning rate", "gradient clipping"),
+            advice=(
+                Advice(
+                    "gradient clipping",
+                    True,
+                    f"Restart from a checkpoint before step {first} with the gradient norm "
+                    "clipped to the one that the run had before it.",
+                ),
+            ),
         )
