@@ -18,11 +18,13 @@ def require_dashboard() -> None:
         raise ValueError(f"the dashboard needs {missing[0]}: pip install 'spikescope[dashboard]'")
 
 
-def serve_folder(folder: Path, host: str, port: int) -> None:
-    """Serve a run, or a folder of runs, and say where."""
+def serve_folder(folder: Path, host: str, port: int, view: str = "") -> None:
+    """Serve a run, or a folder of runs, and say where; the address opens a view if one is given."""
     from .dashboard.server import serve
 
     def say(address: str) -> None:
-        Console().print(f"Dashboard: {address} (Ctrl+C ends it)", soft_wrap=True)
+        # An address with a token has a query already; it opens the list of runs.
+        where = address if "?" in address else f"{address}{view}"
+        Console().print(f"Dashboard: {where} (Ctrl+C ends it)", soft_wrap=True)
 
     serve(folder, host=host, port=port, on_ready=say)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import copy
-import io
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
-from spikescope import open_run
 from spikescope.data.datasets import Dataset
-from spikescope.probes import demo
 from spikescope.probes.lif import LIF
 from spikescope.probes.models.networks import digits_net
 from spikescope.probes.models.training import find_device, measure_accuracy, train
@@ -190,35 +186,3 @@ def test_devices(monkeypatch):
     assert find_device("auto") == find_device("cuda") == torch.device("cuda")
     with pytest.raises(ValueError, match="device='tpu' is not one of 'auto', 'cpu', 'cuda'"):
         find_device("tpu")
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"data": "mnst"}, "data='mnst' is not one of 'digits'"),
-        ({"device": "tpu"}, "device='tpu' is not one of"),
-        ({"epochs": 0}, "epochs=0 is not possible"),
-        ({"seed": -1}, "seed=-1 is not possible"),
-    ],
-)
-def test_a_demo_that_cannot_run_leaves_no_folder(tmp_path, setting, message):
-    with pytest.raises(ValueError, match=message) as caught:
-        demo.run_demo(tmp_path / "run", **setting)
-    assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_short_demo_says_where_the_run_is_and_what_came_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "load", lambda name, seed: two_classes(20, seed))
-    threads = torch.get_num_threads()
-    text = io.StringIO()
-    console = Console(file=text, width=120)
-    result = demo.run_demo(tmp_path / "run", device="cpu", epochs=1, console=console)
-    scalars = open_run(result.path).scalars()
-    assert scalars["accuracy"].dropna().tolist() == [result.accuracy]
-    assert scalars["loss"].notna().sum() == 1  # 10 samples are one batch
-    assert result.test_samples == 10
-    assert result.path == tmp_path / "run"
-    assert "1/1" in text.getvalue()
-    assert f"test accuracy {result.accuracy:.1%}" in text.getvalue()
-    assert torch.get_num_threads() == threads
