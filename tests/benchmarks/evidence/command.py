@@ -27,11 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--studies", nargs="+", choices=list(STUDIES), default=list(STUDIES))
     parser.add_argument("--workers", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--report-only", action="store_true", help="write the report, run nothing")
-    parser.add_argument("--out", type=Path, help="folder for results and report")
+    parser.add_argument(
+        "--out", type=Path, help="folder for results and report; runs/ beside this file if quick"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.workers < 1:
         parser.error(f"--workers {chosen.workers} is not possible: it must be at least 1")
-    out = chosen.out or (HERE / "quick" if chosen.quick else HERE)
+    out = chosen.out or (HERE / "runs" if chosen.quick else HERE)
     if not chosen.report_only:
         run_studies([STUDIES[name] for name in chosen.studies], out, chosen.quick, chosen.workers)
     write_report(list(STUDIES.values()), out, chosen.quick)

@@ -24,10 +24,10 @@ from .tasks import TASKS, build, fit, parts
 NAME = "b"
 TITLE = "Predicted against measured gain, rate, coverage and removable drift"
 
-SEEDS = {"law": range(3), "start": range(3), "recommend": range(5)}
+SEEDS = {"law": range(2), "start": range(2), "recommend": range(5)}
 STATES = ("initial", "trained")
 KINDS = ("law", "start", "recommend")
-BATCHES, SIZE = 6, 64
+BATCHES, SIZE = 6, 32
 TRAINED_SHARE = 0.5
 """Share of the task's steps after which a network counts as trained here."""
 

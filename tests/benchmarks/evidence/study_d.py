@@ -19,7 +19,7 @@ from .tasks import Task, build, fit, parts
 NAME = "d"
 TITLE = "TrSG: gradients over thresholds, with and without batch-norm consumers"
 
-SEEDS = range(5)
+SEEDS = range(3)
 FORMS = ("as", "rs", "trsg")
 THRESHOLDS = (0.1, 0.5, 1.0, 2.0)
 CONSUMERS = ("batch norm", "no norm")

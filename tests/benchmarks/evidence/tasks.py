@@ -44,7 +44,7 @@ class Task:
     default_weights: bool = False
 
 
-_RANDMAN = (("classes", 10), ("units", 10), ("timesteps", 20), ("samples", 300), ("alpha", 2.0))
+_RANDMAN = (("classes", 10), ("units", 10), ("timesteps", 12), ("samples", 200), ("alpha", 2.0))
 
 TASKS = {
     "digits": Task(
@@ -53,9 +53,9 @@ TASKS = {
     "sequential-digits": Task(
         "recurrent-small", "sequential-digits", 250, 5e-3, 64, settings=(("decay", 0.8),)
     ),
-    "randman": Task("recurrent-small", "randman", 200, 5e-3, 64, _RANDMAN, (("decay", 0.9),)),
+    "randman": Task("recurrent-small", "randman", 150, 5e-3, 64, _RANDMAN, (("decay", 0.9),)),
     "randman, default weights": Task(
-        "recurrent-small", "randman", 200, 5e-3, 64, _RANDMAN, (("decay", 0.9),), True
+        "recurrent-small", "randman", 150, 5e-3, 64, _RANDMAN, (("decay", 0.9),), True
     ),
 }
 """Fixed before any grid was looked at."""
