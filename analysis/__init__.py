@@ -16,6 +16,9 @@ The doors, and what stands behind them:
   recommends by numbers.
 - ``remedies`` (``start_potential``, ``adaptive_window``, ``threshold_gradient``) and ``whatif``
   (``reset_recursion``, ``window_verdict``): what a published remedy does, and would do.
+- ``recommend`` (``recommend_layer``, ``recommend_forward``, ``recommend_start``,
+  ``recommend_surrogate``, ``recommend_choice``, ``snippets``): what to change before training,
+  solved on a ``layer_record`` (``layer_gradient``, ``layer_figures``).
 - ``findings``: what a recorded run shows. ``compare`` (``compare_curves``,
   ``compare_statistics``): how two runs differ, and where they part.
 """

@@ -62,7 +62,7 @@ def recommend(
         >>> model = nn.Sequential(nn.Linear(20, 50), LIF(threshold=10.0), nn.Linear(50, 2))
         >>> advice = recommend(model, torch.rand(5, 64, 20))
         >>> advice[0].verdict, sorted(advice[0].changes)
-        ('change', ['bias_shift', 'weight_scale'])
+        ('change', ['weight_scale'])
 
     Source:
         Order of the steps and yardsticks: Rossbroich, Gygax, Zenke 2022 (weights, bias);
