@@ -203,8 +203,6 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     finally:
         module._parameters[START] = start
     _put_start(copied, start.detach())
-    if _was_reset(cast(Tensor, module.v_mem)):
-        copied.v_mem.copy_(copied.v_mem.clone())  # the copy of a state does not count as a reset
     return cast(nn.Module, copied)
 
 
