@@ -73,7 +73,7 @@ def demo(
     )  # fmt: skip
     console.print(f"Both runs are in {story.folder}", soft_wrap=True)
     if serve:
-        view = f"?page=compare&run={after.path.name}&other={before.path.name}"
+        view = f"?page=compare&run={before.path.name}&other={after.path.name}"
         serve_folder(story.folder, host, port, view)
     else:
         console.print(f"To look at them: spikescope dashboard {story.folder}", soft_wrap=True)
