@@ -54,7 +54,10 @@ def compare(
     console = Console()
     for note in table.attrs["notes"]:
         console.print(f"Note: {note}", markup=False)
-    print_rows(console, _last(table, parts, by.value))
+    rows = _last(table, parts, by.value)
+    print_rows(console, [row for row, worth in rows if worth])
+    if quiet := sum(not worth for _, worth in rows):
+        console.print(f"{quiet} more do not differ beyond their error bars (--json has them).")
     console.print(_said(parts, table, by.value), markup=False)
 
 
@@ -72,30 +75,35 @@ def _runs(words: str) -> list[Path]:
     return found
 
 
-def _last(table: pd.DataFrame, parts: pd.DataFrame, axis: str) -> list[dict[str, Any]]:
-    """Return a row per layer and quantity: the clearest difference at the last record."""
+def _last(table: pd.DataFrame, parts: pd.DataFrame, axis: str) -> list[tuple[dict[str, Any], bool]]:
+    """Return a row per layer and quantity, and whether it is worth showing.
+
+    A row shows the clearest difference at the last record. It is worth showing where the two sides
+    part or differ there, and for what is said of the whole model.
+    """
     rows = []
     names = ["mode", "layer", "quantity", "parts_at", "t"]
     place = {tuple(row[:3]): row[3:] for row in parts[names].itertuples(index=False)}
+    several = table.loc[table["mode"] != "", "mode"].nunique() > 1
     groups = table.groupby(["mode", "layer", "quantity"], sort=False)
     for (mode, layer, quantity), group in groups:
         at = group[axis].max() if axis == "step" else group[axis].min()
         last = group[group[axis] == at].sort_values("p", kind="stable").iloc[0]
         parts_at, t = place[mode, layer, quantity]
-        moment = "-" if math.isnan(parts_at) else f"{parts_at:g}"
+        parted = not math.isnan(parts_at)
         error = "" if math.isnan(last["error"]) else f" ± {last['error']:.2g}"
-        rows.append(
-            {
-                "layer": layer or "model",
-                "mode": mode or "-",
-                "quantity": quantity,
-                f"parts at {axis}": moment if moment == "-" or not layer else f"{moment} (t = {t})",
-                f"last {axis}": f"{at:g}" + (f" (t = {last['t']})" if layer else ""),
-                "a": float(last["a"]),
-                "b": float(last["b"]),
-                "b - a": f"{last['difference']:.3g}{error}{' *' if last['significant'] else ''}",
-            }
-        )
+        row = {
+            "layer": (f"{layer} ({mode})" if several else layer) if layer else "model",
+            "quantity": quantity,
+            f"parts at {axis}": (f"{parts_at:g}" + (f", t = {t}" if layer else ""))
+            if parted
+            else "-",
+            f"last {axis}": f"{at:g}" + (f", t = {last['t']}" if layer else ""),
+            "a": f"{last['a']:.4g}",
+            "b": f"{last['b']:.4g}",
+            "b - a": f"{last['difference']:.3g}{error}{' *' if last['significant'] else ''}",
+        }
+        rows.append((row, parted or bool(last["significant"]) or not layer))
     return rows
 
 
