@@ -16,6 +16,7 @@ from spikescope.analysis.surrogate import Surrogate
 from spikescope.analysis.threshold_gradient import gaussian_magnitudes
 from spikescope.probes.lif import LIF
 from spikescope.probes.remedies import attach_remedy
+from spikescope.probes.remedies.base import find_places
 from spikescope.probes.remedies.sync import moments
 from spikescope.probes.remedies.upstream import before
 
@@ -525,14 +526,25 @@ def test_modules_beside_a_layer_are_found_in_any_order() -> None:
             self.lif = LIF()
             self.norm = nn.BatchNorm1d(2)
 
-    from spikescope.probes.remedies.base import find_places
-
     net = nn.Sequential(Block(), Block())
     found = before(net, find_places("agl", net, None), (nn.BatchNorm1d,), "norms", None)
     assert {layer: name for layer, (name, _) in found.items()} == {
         "0.lif": "0.norm",
         "1.lif": "1.norm",
     }
+
+
+def test_of_two_modules_in_a_block_the_one_ahead_of_the_layer_is_meant() -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.input = nn.Linear(3, 3)
+            self.lif = LIF(step_mode="single")
+            self.recurrent = nn.Linear(3, 3)
+
+    net = nn.Sequential(Loop(), Loop())
+    found = before(net, find_places("x", net, None), (nn.Linear,), "weights", None)
+    assert [name for name, _ in found.values()] == ["0.input", "1.input"]
 
 
 def test_moments_of_one_element_have_no_spread() -> None:

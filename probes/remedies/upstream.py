@@ -78,6 +78,9 @@ def _candidates(
     if len(spiking) == 1 and len(of_kind) == 1:
         return of_kind
     order = list(modules)
+    ahead = [name for name in of_kind if order.index(name) < order.index(layer)]
+    if len(spiking) == 1 and len(ahead) == 1:
+        return ahead
     since: list[str] = []
     for name in order[: order.index(layer)]:
         if _spikes(modules[name]):
