@@ -46,6 +46,9 @@ from .recommend_surrogate import (
 )
 from .surrogate import Surrogate
 
+RATE_KEPT = 0.5
+"""Share of the firing rate that a start potential must leave."""
+
 SAMPLES_LEAST = 8
 ELEMENTS_LEAST = 1000
 MISMATCH_MOST = 0.01
@@ -210,14 +213,24 @@ class LayerPlan:
 
     # Start potential.
 
-    def propose_start(self, now: LayerRecord) -> float | None:
-        """Return a start potential where replaying the layer shows that it helps, else None."""
-        if "start" in VETOED or np.size(now.spec.threshold) > 1:
+    def propose_start(
+        self, now: LayerRecord, barred: Callable[[float], str | None]
+    ) -> float | None:
+        """Return a start potential where replaying the layer shows that it helps, else None.
+
+        Args:
+            now: the layer as it is.
+            barred: why a start cannot be written; None if it can.
+        """
+        if "start" in VETOED or np.size(now.spec.threshold) > 1 or np.ptp(now.start) > 0.0:
             return None
         found = solve_start(now)
         scale = abs(float(now.spec.threshold)) or 1.0
-        if found is None or not found.helps(scale):
+        if found is None or not found.helps(scale) or barred(found.start) is not None:
             return None
+        after = now.rerun(now.spec, now.current, found.start)
+        if drive_fault(after) or rate_of(after).value < RATE_KEPT * rate_of(now).value:
+            return None  # it would settle where it hardly fires: the shift is what makes it fire
         self.because.append(
             f"u at t = 1 lies {found.before / scale:.2g} thresholds from where it settles."
         )

@@ -9,6 +9,7 @@ the copy.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -147,8 +148,8 @@ def _forward(trial: Trial, plans: dict[str, LayerPlan]) -> None:
                 break
             changed = True
             now = trial.layer(name)
-        start = plan.propose_start(now)
-        if start is not None and trial.obstacle(name, "start", start) is None:
+        start = plan.propose_start(now, partial(trial.obstacle, name, "start"))
+        if start is not None:
             trial.write(name, "start", start)
             plan.accept_start(now, start)
             changed = True
@@ -158,10 +159,7 @@ def _drive(trial: Trial, plan: LayerPlan, now: LayerRecord) -> bool:
     """Solve one layer's drive once and do it on the copy; return whether anything was done."""
     parts, no_weight = trial.currents(now)
     biases, no_bias = trial.biases(plan.name)
-
-    def barred(value: float) -> str | None:
-        return trial.obstacle(plan.name, "threshold", value)
-
+    barred = partial(trial.obstacle, plan.name, "threshold")
     solution = plan.plan_drive(now, parts, no_weight, biases, no_bias, barred)
     if solution is not None:
         trial.apply(plan.name, solution)
