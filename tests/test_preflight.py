@@ -132,6 +132,35 @@ def test_deep_dense_layers_are_settled_in_order() -> None:
 
 
 @pytest.mark.usefixtures("bare")
+def test_a_start_is_proposed_where_it_helps_and_comes_true() -> None:
+    torch.manual_seed(3)
+    # The potential settles at .6 +- .4: it begins a whole spread and a half below.
+    net = nn.Sequential(nn.Linear(40, 60), LIF(decay=0.9, threshold=1.0, reset="to_value"))
+    with torch.no_grad():
+        net[0].bias.fill_(0.06)
+    advice = recommend(net, 0.7 * (spikes_in(64, seed=1) - 0.2))
+    assert "start" in advice[0].changes
+    shift = advice[0].predicted["shift at t = 1"]
+    spikescope.apply(net, advice)
+    after = recommend(net, 0.7 * (spikes_in(128, seed=2) - 0.2))
+    assert after[0].verdict == "leave it"
+    assert after[0].predicted["shift at t = 1"].before == pytest.approx(shift.after, abs=0.05)
+    assert shift.after < 0.7 * shift.before
+    assert differs(advice[0].predicted["rate"], after[0].predicted["rate"]) < 4.5
+
+
+@pytest.mark.usefixtures("bare")
+def test_no_start_that_would_silence_the_layer() -> None:
+    # It fires only because it starts far above where it settles.
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(40, 60), LIF(decay=0.95, detach_reset=True))
+    with torch.no_grad():
+        net[0].weight.mul_(0.7)
+        net[0].bias.fill_(-0.12)
+    assert "start" not in recommend(net, spikes_in(64, seed=1, steps=8))[0].changes
+
+
+@pytest.mark.usefixtures("bare")
 def test_a_recurrent_layer_comes_near_the_prediction() -> None:
     from spikescope.probes.models.recurrent import recurrent_net
 

@@ -39,7 +39,13 @@ from spikescope.analysis.recommend_forward import (
     solve_scale,
     xi_of,
 )
-from spikescope.analysis.recommend_start import frozen_share, rings, settled_rate, solve_start
+from spikescope.analysis.recommend_start import (
+    StartSolution,
+    frozen_share,
+    rings,
+    settled_rate,
+    solve_start,
+)
 from spikescope.analysis.recommend_surrogate import (
     fitted_width,
     rank_shapes,
@@ -351,6 +357,9 @@ def test_no_start_where_the_layer_fires_nearly_periodically() -> None:
     found = solve_start(layer)
     assert found is not None
     assert not found.helps(1.0)
+    good = StartSolution(0.5, before=1.0, after=0.1, removed=0.9, rings=False)
+    assert good.helps(1.0)
+    assert not replace(good, rings=True).helps(1.0)
     calm = layer_of(spec, noise(8, 100, 20, mean=0.0, std=0.5))
     assert not rings(calm)
 
