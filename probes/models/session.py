@@ -74,6 +74,9 @@ class Outcome:
 def run_training(settings: TrainSettings, console: Console | None = None) -> Outcome:
     """Train from the beginning.
 
+    The first Ctrl-C (or SIGTERM) ends the training after the step that it is in, with a checkpoint;
+    the outcome says that it is not finished. A second one has its usual effect at once.
+
     Args:
         settings: what to train, on what, how.
         console: where the progress bar goes; standard error if None.
