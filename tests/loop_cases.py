@@ -107,6 +107,12 @@ def build(name: str, seed: int = 0, *, double: bool = True, step_mode: str = "mu
     return net.double() if double else net
 
 
+def one_layer(**neuron: Any) -> tuple[nn.Sequential, LIF]:
+    """Return one LIF layer in float64, alone in a model."""
+    layer = LIF(**neuron)
+    return nn.Sequential(layer).double(), layer
+
+
 def attach(name: str, net: nn.Module, **more: Any) -> LoopRemedy:
     """Attach the remedy of a case."""
     return attach_remedy(name, net, **(CASES[name].settings | more))
