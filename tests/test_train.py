@@ -176,6 +176,26 @@ def test_a_resumed_training_can_be_interrupted_again(tmp_path, monkeypatch):
     assert same(weights(last.path), weights(whole.path))
 
 
+def test_what_draws_from_the_global_random_state_goes_on_as_well(tmp_path, monkeypatch):
+    """Dropout, say."""
+    real = Trainer._step
+    drawn = []
+
+    def drawing(self, batch, probe):
+        drawn.append(torch.rand(()).item())
+        if len(drawn) == 6 + 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, batch, probe)
+
+    monkeypatch.setattr(Trainer, "_step", drawing)
+    run_training(tiny(tmp_path), quiet())
+    broken = run_training(tiny(tmp_path, out=str(tmp_path / "broken")), quiet())
+    torch.manual_seed(99)
+    resume_training(broken.path, console=quiet())
+    assert len(drawn) == 12
+    assert drawn[6:] == drawn[:6]
+
+
 def test_a_second_interrupt_ends_at_once(tmp_path, monkeypatch):
     real = Trainer._step
 
