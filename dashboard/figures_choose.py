@@ -189,7 +189,7 @@ def chosen_law(choice: Choice, *, theme: str = "light") -> go.Figure:
         f"peak {number(float(surrogate.peak))} and width {number(float(surrogate.width))} covers "
         f"{coverage_of(preset):.1%} of it."
     )
-    drawn = figure(theme, "Law of u that the preset makes, and its surrogate", text, 380)
+    drawn = figure(theme, "Law of u and the surrogate on it", text, 380)
     low, high = (float(end) for end in surrogate.interval(theta))
     drawn.add_vrect(
         max(low, float(u[0])), min(high, float(u[-1])), fillcolor=colours.band, line_width=0,
@@ -272,7 +272,7 @@ def shapes(choice: Choice, *, theme: str = "light") -> go.Figure:
         f"of u ({best[1]:.1%}), the chosen {plain(choice.family.replace('_', ' '))} "
         f"{coverage_of(preset):.1%}."
     )
-    drawn = figure(theme, "Surrogate shapes at this peak and sharpness", text, 380)
+    drawn = figure(theme, "Surrogate shapes", text, 380)
     dashes = ("dot", "dash", "longdash", "dashdot", "longdashdot", "2px,6px", "12px,3px,2px,3px")
     order = [name for name in names if name != choice.family] + [choice.family]
     for k, name in enumerate(order):
@@ -293,8 +293,8 @@ def shapes(choice: Choice, *, theme: str = "light") -> go.Figure:
             )
         )
     drawn.update_layout(
-        showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        margin_t=108,
+        showlegend=True, legend={"orientation": "h", "y": -0.28, "yanchor": "top", "x": 0},
+        margin_b=150,
     )  # fmt: skip
     drawn.update_xaxes(title_text="u - threshold (potential)", fixedrange=True)
     drawn.update_yaxes(title_text="ds/du (1 / potential)", rangemode="tozero", fixedrange=True)

@@ -142,7 +142,7 @@ def drift_distances(
         RunError: an unknown layer.
     """
     drift = drift_values(run, layer, step=step, mode=mode)
-    title = "Distance of the law of u to where it ends"
+    title = "Distance of the law of u"
     if drift is None:
         return nothing(theme, title, f"This layer was not recorded there in {mode}.")
     colours = palette(theme)
@@ -294,7 +294,7 @@ def removable_shift(
         A plotly figure, layers in network order from left to right.
     """
     frame, at = removable_values(run, step=step, mode=mode)
-    title = "Shift at t = 1, and what a start potential would leave of it"
+    title = "Shift at t = 1 and a better start"
     if frame.empty:
         reason = "No layer whose dynamics are known was recorded at two timesteps."
         return nothing(theme, title, reason)

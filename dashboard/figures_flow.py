@@ -278,7 +278,7 @@ def gradient_decay(
         local gains predicted from the forward pass as a band.
     """
     frame = decay_values(run, step=step, mode=mode)
-    title = "What is left of the gradient, from the last layer down"
+    title = "Gradient left of the last layer's"
     if len(frame) < 2:
         return nothing(theme, title, "It takes two layers with a gradient above 0.")
     colours = palette(theme)

@@ -13,7 +13,7 @@ from .figures_style import figure, nothing, palette, plain, short
 from .lazy import LazyRun, lazy
 from .metrics import METRICS, Metric, metric_values
 
-MOST_LABELS = 16
+MOST_LABELS = 12
 """Layer names on the axis of a deep network; with more layers every n-th is written."""
 
 SPOKEN = 80

@@ -162,6 +162,8 @@ def figure(theme: str, title: str, reading: str, height: int) -> go.Figure:
     }
     return go.Figure(
         layout={
+            # All is said here: plotly's own template would be sent with every figure.
+            "template": {},
             "title": {
                 "text": plain(title),
                 "font": {"size": 16},

@@ -33,6 +33,9 @@ MOST_STEPS = 48
 FRAMES = 16
 """Single steps that stay in memory beside the evenly spaced ones."""
 
+JOINED = 5
+"""How often a look is repeated because parts were joined in the middle of it."""
+
 HISTOGRAMS = 3
 """Steps whose histograms of all layers stay in memory."""
 
@@ -43,22 +46,30 @@ _LIGHT = [name for name in STORED if name != "density"]
 
 @dataclass
 class _Known:
-    """What has been read of a run; parts never change, so that it holds for later looks too."""
+    """What has been read of a run; a part never changes, so that it holds for later looks too."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
-    # Steps of each part by mode.
+    # Steps of each part by mode, and its rows.
     parts: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    rows: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
     frames: OrderedDict[int, pd.DataFrame] = field(default_factory=OrderedDict)
-    spread: dict[int, pd.DataFrame] = field(default_factory=dict)
+    # One frame for evenly spaced steps: one for each of them would be mostly overhead.
+    spread: pd.DataFrame = field(default_factory=lambda: _no_rows())
+    spread_steps: set[int] = field(default_factory=set)
     histograms: OrderedDict[int, pa.Table] = field(default_factory=OrderedDict)
     quantiles: dict[int, pd.DataFrame] = field(default_factory=dict)
     derived: OrderedDict[tuple[str, int, str], Any] = field(default_factory=OrderedDict)
 
+    @property
+    def rows(self) -> int:
+        """Rows of the record, as far as is known."""
+        return sum(self.counts.values())
+
     def forget(self, step: int) -> None:
         """Drop what was read of a step."""
-        for kept in (self.frames, self.spread, self.histograms, self.quantiles):
+        for kept in (self.frames, self.histograms, self.quantiles):
             kept.pop(step, None)
+        self.spread_steps.discard(step)
         for key in [key for key in self.derived if key[1] == step]:
             del self.derived[key]
 
@@ -85,29 +96,40 @@ class LazyRun(Run):
             Whether every part is known now.
         """
         until = time.monotonic() + patience
-        with self.known.lock:
+        known = self.known
+        with known.lock:
             paths = part_paths(self.path, "records")
-            new = [path for path in paths if path.name not in self.known.parts]
+            names = {path.name for path in paths}
+            # Parts are joined, and their oldest records merged, while a run grows.
+            gone = [name for name in known.parts if name not in names]
+            before = {step for name in gone for step in _all_steps(known.parts[name])}
+            new = [path for path in paths if path.name not in known.parts]
             # Where training stands and where it began, before all that lies between.
             for path in [*new[-1:], *new[:1], *new[-2:0:-1]]:
-                if path.name in self.known.parts:
+                if path.name in known.parts:
                     continue
-                found = self._steps_of(path)
-                self.known.parts[path.name] = found
-                # What was read of a step before this part came is not all of it.
-                for step in np.unique(np.concatenate([*found.values(), np.array([], int)])):
-                    self.known.forget(int(step))
+                known.parts[path.name] = self._steps_of(path)
+                now = _all_steps(known.parts[path.name])
+                # What was read of a step holds if only its file is another.
+                for step in now if not now <= before else ():
+                    known.forget(step)
                 if time.monotonic() > until:
                     break
-            return len(self.known.parts) >= len(paths)
+            for name in gone:
+                del known.parts[name]
+                known.counts.pop(name, None)
+            for step in before - {s for part in known.parts.values() for s in _all_steps(part)}:
+                known.forget(step)
+            return len(known.parts) >= len(paths)
 
     def _steps_of(self, path: Path) -> dict[str, np.ndarray]:
         try:
             keys = read_part(path, ["step", "mode"])
         except PartError as error:
-            self._torn[path.name] = str(error)
+            if path.exists():
+                self._torn[path.name] = str(error)
             return {}
-        self.known.rows += len(keys)
+        self.known.counts[path.name] = len(keys)
         steps = keys["step"].to_numpy()
         found = {}
         for mode in pc.unique(keys["mode"]).to_pylist():
@@ -145,11 +167,11 @@ class LazyRun(Run):
     def rows_at(self, step: int, mode: str = "train") -> pd.DataFrame:
         """Return the record of one step, a row per (layer, t) in network order, all columns."""
         with self.known.lock:
-            frame = self.known.spread.get(step)
+            frame = self.known.frames.get(step)
+            if frame is None and step in self.known.spread_steps:
+                frame = self.known.spread[self.known.spread["step"] == step]
             if frame is None:
-                frame = self.known.frames.get(step)
-            if frame is None:
-                frame = self._frames_at([step])[step]
+                frame = self._frame_of([step])
                 self.known.frames[step] = frame
             if step in self.known.frames:
                 self.known.frames.move_to_end(step)
@@ -160,44 +182,51 @@ class LazyRun(Run):
     def overall(self) -> pd.DataFrame:
         """Return the record of evenly spaced steps, all of them in a short run."""
         steps = self.steps(None)
-        with self.known.lock:
-            each = max(self.known.rows / max(len(steps), 1), 1.0)
-            wanted = [int(step) for step in self.sampled(max(int(MOST_ROWS / each), 8))]
-            kept = {step: self.known.spread[step] for step in wanted if step in self.known.spread}
-            missing = [step for step in wanted if step not in kept]
-            kept |= self._frames_at(missing) if missing else {}
-            self.known.spread = kept
-        frames = [kept[step] for step in wanted if len(kept[step])]
-        if not frames:
-            return derive(pa.schema(_schema(_LIGHT)).empty_table().to_pandas())[_columns()]
-        return pd.concat(frames, ignore_index=True)
+        known = self.known
+        with known.lock:
+            each = max(known.rows / max(len(steps), 1), 1.0)
+            wanted = {int(step) for step in self.sampled(max(int(MOST_ROWS / each), 8))}
+            missing = sorted(wanted - known.spread_steps)
+            if missing or known.spread_steps - wanted:
+                kept = known.spread["step"].isin(list(wanted & known.spread_steps))
+                pieces = [known.spread[kept], self._frame_of(missing)]
+                whole = pd.concat([piece for piece in pieces if len(piece)] or pieces[:1])
+                known.spread = whole.sort_values("step", kind="stable", ignore_index=True)
+                known.spread_steps = wanted
+            return known.spread
 
-    def _frames_at(self, steps: list[int]) -> dict[int, pd.DataFrame]:
+    def _frame_of(self, steps: list[int]) -> pd.DataFrame:
         """Read the rows of some steps, one part after the other."""
-        table = self._rows(_LIGHT, steps)
+        if not steps:
+            return _no_rows()
         order = {entry.name: place for place, entry in enumerate(self.layers)}
-        frame = table.to_pandas()
+        frame = self._rows(_LIGHT, steps).to_pandas()
         frame = frame.assign(_place=frame["layer"].map(order))
         frame = frame.sort_values(["step", "mode", "_place", "t"], kind="stable")
-        frame = derive(frame.drop(columns="_place").reset_index(drop=True))[_columns()]
-        groups = {int(str(step)): rows for step, rows in frame.groupby("step", sort=False)}
-        return {step: groups.get(step, frame.iloc[:0]) for step in steps}
+        return derive(frame.drop(columns="_place").reset_index(drop=True))[_columns()]
 
     def _rows(self, columns: list[str], steps: Iterable[int]) -> pa.Table:
         """Read columns of some steps from the parts that hold them."""
         wanted = np.unique(np.fromiter(steps, dtype=np.int64))
-        self.index()
-        pieces = []
-        for path in part_paths(self.path, "records"):
-            held = self.known.parts.get(path.name, {})
-            if not any(np.isin(wanted, inside).any() for inside in held.values()):
-                continue
-            try:
-                piece = read_part(path, columns)
-            except PartError as error:
-                self._torn[path.name] = str(error)
-                continue
-            pieces.append(piece.filter(pc.is_in(piece["step"], pa.array(wanted))))
+        for _ in range(JOINED):
+            self.index()
+            pieces = []
+            vanished = False
+            for path in part_paths(self.path, "records"):
+                held = self.known.parts.get(path.name, {})
+                if not any(np.isin(wanted, inside).any() for inside in held.values()):
+                    continue
+                try:
+                    piece = read_part(path, columns)
+                except PartError as error:
+                    vanished |= not path.exists()
+                    if path.exists():
+                        self._torn[path.name] = str(error)
+                    continue
+                pieces.append(piece.filter(pc.is_in(piece["step"], pa.array(wanted))))
+            # A part that was joined with others meanwhile is read from where it is now.
+            if not vanished:
+                break
         return pa.concat_tables(pieces) if pieces else pa.schema(_schema(columns)).empty_table()
 
     def density(
@@ -372,6 +401,15 @@ def _schema(columns: list[str]) -> list[pa.Field]:
     return [
         pa.field(name, kinds.get(COLUMNS[name].dtype, pa.list_(pa.int64()))) for name in columns
     ]
+
+
+def _all_steps(part: dict[str, np.ndarray]) -> set[int]:
+    return {int(step) for steps in part.values() for step in steps}
+
+
+def _no_rows() -> pd.DataFrame:
+    """Return a record without rows."""
+    return derive(pa.schema(_schema(_LIGHT)).empty_table().to_pandas())[_columns()]
 
 
 def _columns() -> list[str]:

@@ -74,7 +74,7 @@ def show(piece: Piece, view: View) -> Any:
                 [
                     html.Span(words, id={"type": "reading", "index": piece.name}),
                     " ",
-                    _takeaway(piece, view, title),
+                    _takeaway(piece, view),
                 ],
                 className="reading",
             ),
@@ -101,7 +101,7 @@ def _table(piece: Piece, view: View) -> Any:
     )
 
 
-def _takeaway(piece: Piece, view: View, title: str) -> html.Span:
+def _takeaway(piece: Piece, view: View) -> html.Span:
     """Return what downloads a figure: as pixels, as lines, as numbers."""
     buttons = [
         html.Button(
@@ -109,7 +109,7 @@ def _takeaway(piece: Piece, view: View, title: str) -> html.Span:
             id={"type": "save", "kind": kind, "index": piece.name},
             className="save",
             title=f"Download as {kind.upper()}",
-            **named(f"Download as {kind.upper()}: {title}"),
+            **named(f"Download as {kind.upper()}: {piece.name}"),
         )
         for kind in ("png", "svg")
     ]

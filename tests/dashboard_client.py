@@ -24,6 +24,15 @@ def draw(
     client: FlaskClient, search: str, *, beat: bool = False, drawn: Any = None
 ) -> dict[str, Any]:
     """Ask for a page as the browser does, and return what each part of it becomes."""
+    answer = post(client, search, beat=beat, drawn=drawn)
+    if answer.status_code == 204:
+        return {}
+    assert answer.status_code == 200, answer.text
+    return dict(answer.get_json()["response"])
+
+
+def post(client: FlaskClient, search: str, *, beat: bool = False, drawn: Any = None) -> Any:
+    """Ask for a page as the browser does, and return the answer itself."""
     dependencies = client.get("/_dash-dependencies", headers=LOCAL).get_json()
     entry = next(item for item in dependencies if "content.children" in item["output"])
     body = {
@@ -39,11 +48,7 @@ def draw(
         "state": [{"id": "drawn", "property": "data", "value": drawn or {}}],
         "changedPropIds": ["beat.data" if beat else "url.search"],
     }
-    answer = client.post("/_dash-update-component", json=body, headers=LOCAL)
-    if answer.status_code == 204:
-        return {}
-    assert answer.status_code == 200, answer.text
-    return dict(answer.get_json()["response"])
+    return client.post("/_dash-update-component", json=body, headers=LOCAL)
 
 
 def words(part: Any) -> str:

@@ -11,7 +11,7 @@ from dash import html
 from ...data.runs import RunError
 from .. import figures
 from ..catalogue import Snapshot
-from ..components import notice, switch
+from ..components import named, notice, switch
 from ..figures_style import short
 from ..metrics import METRICS
 from ..pieces import Piece, show
@@ -77,7 +77,7 @@ def _others(view: View) -> list[str]:
 
 
 def _picker(names: list[str], chosen: list[str]) -> html.Div:
-    picker = dmc.MultiSelect(
+    picker: Any = dmc.MultiSelect(
         id={"type": "set", "key": "other"},
         value=[name for name in chosen if name in names],
         data=[{"value": name, "label": short(name, 40)} for name in names],
@@ -86,7 +86,7 @@ def _picker(names: list[str], chosen: list[str]) -> html.Div:
         size="sm",
         miw=240,
         comboboxProps={"withinPortal": True},
-        inputProps={"aria-label": "compare with"},
+        **named("compare with"),
     )
     return html.Div([html.Span("compare with", className="label"), picker], className="control")
 

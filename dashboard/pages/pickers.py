@@ -15,7 +15,7 @@ from ..figures_style import short
 
 def layer_picker(run: Run, name: str) -> html.Div:
     """Return the choice of a layer; typing searches."""
-    picker = dmc.Select(
+    picker: Any = dmc.Select(
         id={"type": "set", "key": "layer"},
         value=name,
         data=[{"value": layer.name, "label": short(layer.name, 40)} for layer in run.layers],
@@ -23,14 +23,14 @@ def layer_picker(run: Run, name: str) -> html.Div:
         allowDeselect=False,
         size="sm",
         comboboxProps={"withinPortal": True},
-        inputProps={"aria-label": "layer"},
+        **named("layer"),
     )
     return html.Div([html.Span("layer", className="label"), picker], className="control")
 
 
 def choice_picker(key: str, value: str, choices: Sequence[str], label: str) -> html.Div:
     """Return a choice of one of a few words."""
-    picker = dmc.Select(
+    picker: Any = dmc.Select(
         id={"type": "set", "key": key},
         value=value,
         data=[{"value": choice, "label": choice.replace("_", " ")} for choice in choices],
@@ -38,7 +38,7 @@ def choice_picker(key: str, value: str, choices: Sequence[str], label: str) -> h
         size="sm",
         w=180,
         comboboxProps={"withinPortal": True},
-        inputProps={"aria-label": label},
+        **named(label),
     )
     return html.Div([html.Span(label, className="label"), picker], className="control")
 
@@ -56,7 +56,6 @@ def number_picker(
         debounce=600,
         size="sm",
         w=96,
-        inputProps={"aria-label": label},
         **named(label),
     )
     return html.Div([html.Span(label, className="label"), field], className="control")
