@@ -335,3 +335,15 @@ def test_a_penalty_that_nobody_adds_is_told(name: str) -> None:
     net(batches(1)[0])
     with pytest.warns(spikescope.SpikescopeWarning, match="no effect"):
         remedy.after_step()
+
+
+def test_attached_in_evaluation_it_feeds_nothing() -> None:
+    net = build("atgo").eval()
+    remedy = attach("atgo", net)
+    before = copied(net.state_dict())
+    net(batches(1)[0])
+    remedy.after_step()
+    assert differing(before, net.state_dict()) == []
+    net.train()(batches(1)[0])
+    remedy.after_step()
+    assert set(CASES["atgo"].state) <= set(differing(before, net.state_dict()))
