@@ -22,7 +22,6 @@ from ..data.schema import (
     DENSITY_WIDTH,
     coarsen_density,
 )
-from . import accumulators_native
 from .capture import Gradients, LayerGradients
 
 Block = dict[str, Tensor]
@@ -135,22 +134,6 @@ def forward_block(
     Returns:
         The forward columns, or None where the values are unusual.
     """
-    block = accumulators_native.forward_block(
-        u,
-        implied,
-        spikes,
-        current,
-        threshold=threshold,
-        scale=scale,
-        surrogate=surrogate,
-        fired_before=fired_before,
-        t=t,
-        rounding=rounding,
-        fires_at_threshold=fires_at_threshold,
-        histogram=histogram,
-    )
-    if block is not None:
-        return block
     u, spikes = u.reshape(*u.shape[:2], -1), spikes.reshape(*u.shape[:2], -1)
     timesteps, samples, units = u.shape
     implied = None if implied is None else implied.reshape(u.shape)
@@ -378,9 +361,6 @@ def backward_block(gradients: Gradients | LayerGradients) -> Block | None:
     Returns:
         The gradient columns, or None where a gradient is not finite.
     """
-    block = accumulators_native.backward_block(gradients)
-    if block is not None:
-        return block
     timesteps, samples, *shape = gradients.like.shape
     units = math.prod(shape)
     times, shares = pieces(timesteps, samples, units)

@@ -1,4 +1,4 @@
-"""One definition, several routes: compiled, torch in pieces, torch at once. They agree."""
+"""One definition, two routes: torch in pieces, torch at once. They agree."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from spikescope.analysis.neuron import NeuronSpec
 from spikescope.analysis.surrogate import SHAPES, Surrogate
 from spikescope.data.schema import COLUMNS
-from spikescope.probes import accumulators, accumulators_cpu, accumulators_native, capture, native
+from spikescope.probes import accumulators, accumulators_cpu, capture
 
-ROUTES = ("compiled", "pieces", "general")
+ROUTES = ("pieces", "general")
 
 
 class Route:
@@ -31,11 +31,8 @@ class Route:
         self.patch = pytest.MonkeyPatch()
         if self.name == "general":
             self.patch.setattr(accumulators, "_is_plain", lambda *_: False)
-        elif self.name == "pieces":
-            self.patch.setattr(native, "library", lambda: None)
-            self.patch.setattr(accumulators_cpu, "PIECE", self.piece)
         else:
-            self.patch.setattr(native, "_SHARE", self.piece)
+            self.patch.setattr(accumulators_cpu, "PIECE", self.piece)
 
     def __exit__(self, *_: object) -> None:
         self.patch.undo()
@@ -43,8 +40,6 @@ class Route:
 
 @pytest.fixture(params=ROUTES)
 def route(request: pytest.FixtureRequest) -> str:
-    if request.param == "compiled" and native.library() is None:
-        pytest.skip("no C compiler here")
     return str(request.param)
 
 
@@ -170,16 +165,10 @@ def test_spikes_at_the_threshold_are_explained_by_the_rule_in_force(
     assert (block["mismatch"].item(), block["near_mismatch"].item()) == (1, 1)
 
 
-def test_threads_share_the_samples(two_threads: None) -> None:
-    if native.library() is None:
-        pytest.skip("no C compiler here")
+def test_threads_make_no_difference(two_threads: None) -> None:
     values = data((3, 7, 500), 5.0)
     values["u"][0, 6, 3] = 1e5
-    several = forward("compiled", values, piece=100)
-    assert native._shares(7, 3500 * 3) == [(0, 7)]
-    with Route("compiled", 100):
-        assert native._shares(7, 3500 * 3) == [(0, 3), (3, 7)]
-    same(several, forward("compiled", values, piece=1 << 30))
+    same(forward("pieces", values, piece=100), forward("general", values))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 3e38])
@@ -321,45 +310,3 @@ def test_a_part_of_the_gradients_is_that_part_of_the_whole(
         part = gradients.part(rows, samples)
         for one, whole in zip(part, gradients.whole, strict=True):
             assert torch.equal(one, whole[rows, samples])
-
-
-# ---- the compiled code itself
-
-
-@pytest.mark.parametrize("shape", native.SHAPES)
-def test_the_bound_of_coverage_is_where_torch_draws_it(shape: str) -> None:
-    surrogate = Surrogate(shape, peak=1.7, width=0.23)
-    known = native._surrogate(surrogate)
-    assert known is not None
-    level = 0.01 * surrogate.peak
-    bound = torch.tensor(known.covered)
-    beyond = torch.nextafter(bound, torch.tensor(torch.inf))
-    assert surrogate.derivative(bound, xp=torch) > level
-    assert not surrogate.derivative(beyond, xp=torch) > level
-
-
-def test_without_a_compiler_the_numbers_come_from_torch(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("SPIKESCOPE_NATIVE", "0")
-    native.library.cache_clear()
-    assert native.library() is None
-    values = data((2, 3, 40))
-    assert accumulators_native.forward_block(
-        values["u"], None, values["spikes"], None, threshold=1.0, surrogate=None, histogram=True,
-        scale=1.0, rounding=0.0, fired_before=None, t=1, fires_at_threshold=True,
-    ) is None  # fmt: skip
-    monkeypatch.undo()
-    native.library.cache_clear()
-
-
-def test_what_others_can_write_is_not_loaded(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "spikescope").mkdir()
-    (tmp_path / "spikescope").chmod(0o777)
-    with pytest.raises(OSError, match="can be written by others"):
-        native._cache()
-    (tmp_path / "spikescope").chmod(0o700)
-    assert native._cache() == tmp_path / "spikescope"
