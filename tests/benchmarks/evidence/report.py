@@ -51,7 +51,7 @@ def write_report(studies: list[ModuleType], out: Path, quick: bool) -> dict[str,
         rows_of_all += rows
         section = _section(study, rows, len(units), out / "plots")
         sections.append((study, section))
-    parts += [_provenance(rows_of_all), _summary([section for _, section in sections])]
+    parts += [_provenance(rows_of_all), _summary(sections)]
     for study, section in sections:
         parts.append(f"## {study.NAME}. {section.title}\n")
         parts += [f"{text}\n" for text in section.text]
@@ -87,7 +87,7 @@ def _section(study: ModuleType, rows: list[dict[str, Any]], wanted: int, plots: 
 
 def _provenance(rows: list[dict[str, Any]]) -> str:
     """Say by which code, versions and device the numbers were made."""
-    lines = ["| commit | versions | device | units | hours of computing |", "|---|---|---|---|---|"]
+    lines = ["| commit | versions | device | units | hours |", "|---|---|---|---|---|"]
     groups: dict[tuple[str, ...], list[float]] = {}
     for row in rows:
         key = tuple(str(row.get(name, "unknown")) for name in ("commit", "versions", "device"))
@@ -100,19 +100,20 @@ def _provenance(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n" + note
 
 
-def _summary(sections: list[Section]) -> str:
+def _summary(sections: list[tuple[ModuleType, Section]]) -> str:
     lines = [
         "| study | reproduced | not reproduced | contradicted | not run |",
         "|---|---|---|---|---|",
     ]
-    for section in sections:
+    for study, section in sections:
         counts = Counter(claim.verdict for claim in section.claims)
-        study = section.claims[0].study if section.claims else "?"
         verdicts = ("reproduced", "not reproduced", "contradicted", "not run")
         lines.append(
-            f"| {study}. {section.title} | " + " | ".join(str(counts[v]) for v in verdicts) + " |"
+            f"| {study.NAME}. {section.title} | "
+            + " | ".join(str(counts[v]) for v in verdicts)
+            + " |"
         )
-    vetoes = {key: why for section in sections for key, why in section.vetoes.items()}
+    vetoes = {key: why for _, part in sections for key, why in part.vetoes.items()}
     said = (
         "\n".join(f"* `{key}`: {why}" for key, why in vetoes.items())
         or "None: no study contradicts a kind of change that `recommend` proposes."
