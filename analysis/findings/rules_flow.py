@@ -309,6 +309,7 @@ def _mend_time(evidence: Evidence, place: int, per_step: float) -> tuple[Advice,
         Advice(
             "loss at every timestep",
             True,
-            "Average the loss over the timesteps: each one then gets a gradient of its own.",
+            f"Average the loss over the {int(evidence.seen[place].sum())} timesteps: each one then "
+            "gets a gradient of its own.",
         ),
     )

@@ -205,6 +205,10 @@ def _away(evidence: Evidence, quantity: str, series: Series) -> Finding | None:
         side, unit, measured, error = factor > bound, "factor since the start", one.value, one.error
         what = "threshold" if quantity == "threshold" else "memory 1 / (1 - decay)"
         after = f"Its {what} is {one.value:.1f} times off what it began with."
+    if quantity == "threshold":
+        bounded, form = "softplus", "Learn threshold = softplus(k), which stays above 0 for any k."
+    else:
+        bounded, form = "sigmoid", "Learn decay = sigmoid(w), which stays between 0 and 1."
     return Finding(
         code="T2",
         severity=severity,
@@ -217,16 +221,8 @@ def _away(evidence: Evidence, quantity: str, series: Series) -> Finding | None:
         unit=unit,
         text=f"The learned {word} went from {first:.3g} to {now.value:.3g}. {after}",
         source=T2_SOURCE,
-        remedies=("smaller learning rate", "softplus threshold"),
-        advice=(
-            Advice(
-                "softplus threshold",
-                quantity == "threshold",
-                "Learn threshold = softplus(k), which stays above 0 for any k."
-                if quantity == "threshold"
-                else "It bounds thresholds, not decays: learn decay = sigmoid(w) instead.",
-            ),
-        ),
+        remedies=("smaller learning rate", bounded),
+        advice=(Advice(bounded, True, form),),
     )
 
 

@@ -112,9 +112,8 @@ def gradient_not_finite(evidence: Evidence) -> Iterator[Finding]:
             Advice(
                 "gradient clipping",
                 True,
-                "torch.nn.utils.clip_grad_norm_(..., error_if_nonfinite=True) stops the "
-                "training at "
-                f"the step where it begins, from step {first} on.",
+                "Call clip_grad_norm_(..., error_if_nonfinite=True): it stops the training where "
+                f"that begins, here after step {first}.",
             ),
         ),
     )
@@ -176,7 +175,9 @@ def gradient_underflow(evidence: Evidence) -> Iterator[Finding]:
                         ratio * 2.0 ** np.ceil(np.log2(needed) + 4) / factor,
                         "exact while nothing overflows",
                     ),
-                    Advice("bf16", True, "bf16 reaches as far down as float32, about 1e-38."),
+                    Advice(
+                        "bf16", True, "Use bf16: it reaches as far down as float32, about 1e-38."
+                    ),
                 ),
             )
         )

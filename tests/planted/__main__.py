@@ -137,7 +137,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "# Planted faults and healthy runs",
         "",
         "Made by `python -m planted` in the folder `tests`. Delay is in optimiser steps from the",
-        "fault on, to the recorded step (every 4th); in brackets, what training had mended at its end.",
+        "fault on, to the recorded step (every 4th); in brackets, what training itself had mended.",
         "A healthy run is diagnosed at its end and after half of it.",
         "",
         "| | finding that must come | none of them |",

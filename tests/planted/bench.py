@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Net(nn.Module):
         # Spikes are fewer than features: without a norm the weights behind them are larger.
         self.blocks = nn.ModuleList(
             Block(a, b, norm, make(), 1.0 if norm else scale * (2.0 if k == 0 else 4.0))
-            for k, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))
+            for k, (a, b) in enumerate(pairwise(sizes))
         )
         self.readout = nn.Linear(width, CLASSES)
         self.last = last
@@ -115,7 +116,7 @@ class Looped(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [FEATURES] + [width] * depth
-        pairs = list(zip(sizes, sizes[1:], strict=False))
+        pairs = list(pairwise(sizes))
         self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in pairs)
         self.norm = nn.ModuleList(nn.BatchNorm1d(b) for _, b in pairs) if norm else None
         self.lif = nn.ModuleList(make() for _ in pairs)

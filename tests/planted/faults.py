@@ -337,6 +337,13 @@ FAULTS: dict[str, Fault] = {
     "learning rate x 100": Fault(_plain(rate=0.2), ("G12",)),
     "loss uphill": Fault(_plain(loss=_uphill), ("T7",)),
     "shared surrogate": Fault(_shared, ("S8",)),
+    "Norse 1.1.0, alpha left out": Fault(
+        lambda: (
+            torch.manual_seed(0),
+            Training(Net(lambda: fw.Norse("super"), norm=False, scale=2.0), Task(8), steps=40),
+        )[1],
+        ("S6",),
+    ),
     "surrogate that overflows": Fault(_overflowing, ("S1",)),
     "T too short for the decay": Fault(
         _plain(make=lif(decay=0.97, gain=0.03), task=Task(4)), ("M6", "R1", "R3")
@@ -350,12 +357,12 @@ FAULTS: dict[str, Fault] = {
     "wrong declared decay": Fault(_plain(make=Misdeclared), ("P1",)),
     "state never reset": Fault(_model(Held), ("P4",)),
     "exploding over time": Fault(
-        lambda: (torch.manual_seed(0), Training(Recurrent(12.0), Task(12), steps=60))[1],
+        lambda: (torch.manual_seed(0), Training(Recurrent(30.0), Task(12), steps=60))[1],
         ("G6",),
         "lif",
     ),
     "vanishing over time": Fault(_plain(make=lif(decay=0.3), task=Task(8), last=True), ("G3",)),
-    "threshold walks": Fault(_walking(3.0), ("G10", "T2")),
+    "threshold walks": Fault(_walking(20.0), ("G10", "T2")),
     "threshold runs away": Fault(_pushed, ("T2",)),
     "threshold not in the optimiser": Fault(_frozen_threshold, ("T3",)),
     "weights not in the optimiser": Fault(_forgotten, ("G12",), "blocks.1.lif"),
@@ -366,4 +373,4 @@ FAULTS: dict[str, Fault] = {
     ),
     "input ramps over t": Fault(_plain(task=Task(8, ramp=6.0)), ("T4",)),
 }
-"""Name to fault; 39 of them."""
+"""Name to fault; 40 of them."""

@@ -6,6 +6,7 @@ import importlib
 import warnings
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -57,11 +58,12 @@ def fresh_snntorch(model: nn.Module) -> None:
 class Norse(nn.Module):
     """Norse's LIF over a sequence, state dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, method: str = "triangle") -> None:
         super().__init__()
-        load("norse.torch")
         norse = load("norse.torch")
-        self.lif = norse.LIF(dt=0.1 / 20)
+        alpha = torch.tensor(100.0 if method == "super" else 1.0)
+        parameters = norse.LIFParameters(method=method, alpha=alpha)
+        self.lif = norse.LIF(p=parameters, dt=0.1 / 20)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.lif(x)[0]
