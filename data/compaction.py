@@ -50,7 +50,7 @@ def compact(folder: Path, table: str, together: int = TOGETHER) -> int:
     gone = 0
     for run in list(_runs(folder, table)):
         if len(run) >= together:
-            gone += _replace(table, run, _joined(run)) if _joined(run) is not None else 0
+            gone += _replace(table, run, _joined(run))
     return gone
 
 
@@ -145,6 +145,13 @@ def _merge_once(folder: Path) -> bool:
             if halved is not None and merged < MOST_MERGED:
                 _replace(table, [path], halved, merged + 1)
                 return True
+    # Each part holds one record: the two oldest become one part, whose records can be merged.
+    for table in sorted(sizes, key=lambda name: -sizes[name]):
+        oldest = [path for path, _ in _levels(part_paths(folder, table))[:2]]
+        rows = _joined(oldest) if len(oldest) == 2 and table != "events" else None
+        if rows is not None:
+            _replace(table, oldest, rows, max(times_merged(path) for path in oldest))
+            return True
     return False
 
 
@@ -153,18 +160,20 @@ def _coarsest_last(paths: list[Path]) -> list[tuple[Path, int]]:
 
     First comes the oldest that is not yet coarser than the one after it; the newest is last.
     """
+    levels = _levels(paths)
+    even = [(path, level) for (path, level), (_, after) in pairwise(levels) if level <= after]
+    return even + [entry for entry in levels if entry not in even]
+
+
+def _levels(paths: list[Path]) -> list[tuple[Path, int]]:
+    """Return the parts that can be read, with how often each was merged."""
     levels = []
     for path in paths:
         try:
             levels.append((path, times_merged(path)))
         except PartError:
             continue
-    even = [
-        (path, level)
-        for (path, level), (_, after) in pairwise(levels)
-        if level <= after
-    ]
-    return even + [entry for entry in levels if entry not in even]
+    return levels
 
 
 def halve(table: str, rows: pa.Table) -> pa.Table | None:

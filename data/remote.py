@@ -7,8 +7,10 @@ go, so that a reader never misses a row.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,9 @@ class Copy:
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
-        self._space = tempfile.TemporaryDirectory(prefix="spikescope-")
-        self.path = Path(self._space.name) / self.address.rpartition("/")[2]
+        self._space = Path(tempfile.mkdtemp(prefix="spikescope-"))
+        weakref.finalize(self, shutil.rmtree, self._space, ignore_errors=True)
+        self.path = self._space / self.address.rpartition("/")[2]
         self._files, self._root = _filesystem(self.address)
         self._seen: dict[str, Any] = {}
         self._looked = float("-inf")
@@ -104,13 +107,15 @@ class Spool(Copy):
             number += 1
             self.address = f"{wanted}-{number}"
             self._files, self._root = _filesystem(self.address)
-        self.path = Path(self._space.name) / self.address.rpartition("/")[2]
+        self.path = self._space / self.address.rpartition("/")[2]
         self.path.mkdir(parents=True, exist_ok=True)
         return self.path
 
     def push(self) -> None:
         """Put new and changed files there, then remove those that went."""
         local = self._local()
+        if not self._sent:
+            self._files.makedirs(self._root, exist_ok=True)  # object stores have none
         # The header comes last of the first files, so that nobody opens a run without it.
         for name in sorted(local, key=lambda name: (name == "run.json", name)):
             if self._sent.get(name) != local[name]:
@@ -130,7 +135,7 @@ class Spool(Copy):
 
 def _filesystem(address: str) -> tuple[Any, str]:
     try:
-        import fsspec
+        import fsspec  # type: ignore[import-untyped]
     except ImportError as error:
         raise ValueError(f"{address!r} needs fsspec: pip install fsspec") from error
     try:

@@ -11,7 +11,8 @@ from typing import Any
 from .compaction import TOGETHER, compact, drop_from, keep_within
 from .parts import TABLES, part_path, part_paths, part_range, read_part, write_json, write_part
 from .process import is_alive, this_process
-from .remote import Spool, is_remote
+from .reading import rank_folders
+from .remote import Copy, Spool, is_remote
 from .schema import FORMAT_VERSION
 
 HEADER = "run.json"
@@ -84,17 +85,15 @@ class RunStore:
         }
         self._since = dict.fromkeys(TABLES, 0)
         again = {"resumed": [*old.get("resumed", []), self.first]} if old else {}
-        write_json(
-            self.path / HEADER,
-            {
-                "format": FORMAT_VERSION,
-                "name": Path(self.address).name,
-                "created": old.get("created", time.time()),
-                **this_process(),
-                **header,
-                **again,
-            },
-        )
+        self.header = {
+            "format": FORMAT_VERSION,
+            "name": Path(self.address).name,
+            "created": old.get("created", time.time()),
+            **this_process(),
+            **header,
+            **again,
+        }
+        write_json(self.path / HEADER, self.header)
         self._push()
 
     def append(self, table: str, columns: Mapping[str, Iterable[Any]]) -> None:
@@ -106,7 +105,7 @@ class RunStore:
         if self._since[table] >= TOGETHER:
             compact(self.path, table)
             self._since[table] = 0
-        if self._most is not None and not self.full:
+        if self._most is not None:
             fits, merges = keep_within(self.path, self._most)
             self.merges += merges
             self.full = not fits
@@ -148,9 +147,10 @@ def _taken_over(path: Path, resume: bool | int) -> tuple[dict[str, Any], int]:
     if any(other.get("pid") != me["pid"] and _writes(path, other) for other in others):
         own.unlink()
         raise RunBusy(_BUSY.format(path=str(path)))
-    step = _next_step(path) if resume is True else int(resume)
+    step = next_step(path, resume)
     (path / END).unlink(missing_ok=True)
-    drop_from(path, step)
+    for folder in rank_folders(path):
+        drop_from(folder, step)
     for claim in claims:
         claim.unlink(missing_ok=True)
     return header, step
@@ -175,8 +175,22 @@ def last_written(path: Path) -> float:
     return max(times)
 
 
-def _next_step(path: Path) -> int:
-    """Return the step behind the last one of which a run knows anything."""
+def next_step(path: str | Path, resume: bool | int) -> int:
+    """Return the step with which a training goes on.
+
+    Args:
+        path: folder of its run.
+        resume: the step itself, or True for the one behind the last of which the run knows
+            anything; 0 if there is no run.
+    """
+    if is_remote(path):
+        copy = Copy(str(path))
+        return next_step(copy.path, resume) if copy.pull() else 0
+    path = Path(path)
+    if not (path / HEADER).is_file():
+        return 0
+    if resume is not True:
+        return int(resume)
     last = -1
     for table in ("records", "scalars"):
         for part in part_paths(path, table):

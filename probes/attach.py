@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .levels import STANDARD, Level
 from .modes import Unscale, wide
 from .stream import ROUNDING, Moment, Stream, on_gradient
 from .tap_rule import fits
@@ -43,10 +44,11 @@ class Attached:
     Args:
         guard: wraps each hook so that an error of ours never reaches the training.
         unscale: takes the factor of a scaled loss out of a gradient.
+        level: what is read of a step.
     """
 
-    def __init__(self, guard: Guard, unscale: Unscale) -> None:
-        self._guard, self._unscale = guard, unscale
+    def __init__(self, guard: Guard, unscale: Unscale, level: Level = STANDARD) -> None:
+        self._guard, self._unscale, self._level = guard, unscale, level
         self._layers: dict[str, _Layer] = {}
         self._handles: list[Any] = []
 
@@ -71,7 +73,7 @@ class Attached:
         if layer is None:  # looked at closely once
             if not _has_one_height(spikes.detach().float()):
                 raise ValueError("spikes take several values: give 0 and one height")
-            layer = _Layer(Stream(name, self._unscale), shifted, _scale(level))
+            layer = _Layer(Stream(name, self._unscale, self._level), shifted, _scale(level))
             self._layers[name] = layer
         if layer.shifted != shifted:
             before, now = ("z", "u") if layer.shifted else ("u", "z")

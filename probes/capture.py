@@ -294,7 +294,8 @@ class LayerGradients:
             grad = grad - self._cut(decay, rows, samples) * _ahead(grad, last)
         if isinstance(gain, int | float) and gain == 1:
             return grad
-        return grad / self._cut(gain, rows, samples)
+        through: Tensor = grad / self._cut(gain, rows, samples)
+        return through
 
     def _after(self, row: int, samples: slice) -> Tensor:
         """Return dL/du of a timestep, that behind the last one included."""
@@ -333,7 +334,8 @@ def _plus(values: Tensor, factor: Any, other: Tensor) -> Tensor:
     """Return values + factor * other, in one pass where the factor is a number."""
     if isinstance(factor, int | float):
         return torch.add(values, other, alpha=factor)
-    return values + factor * other
+    total: Tensor = values + factor * other
+    return total
 
 
 def _ahead(values: Tensor, last: Tensor) -> Tensor:

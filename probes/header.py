@@ -12,6 +12,7 @@ from torch import nn
 
 from .adapters import ADAPTERS, Adapter, SpikingLayer
 from .modes import plain_modules, rank, unwrapped
+from .ranks import joined
 from .versions import versions
 
 
@@ -65,8 +66,8 @@ def header(
         "device": str(first.device) if first is not None else "cpu",
         "schedule": str(schedule),
         "seed": torch.initial_seed(),
-        # Figures are those of the recorded ranks' share of each batch, and of their loss.
-        "ranks": {"recorded": [this], "of": ranks},
+        # Each rank writes its share, and a reader merges those that are there.
+        "ranks": {"recorded": list(range(ranks)) if joined() else [this], "of": ranks},
         "git": _git(),
         "versions": versions(adapter for _, adapter in layers),
         "layers": [entries[name] for name in order],

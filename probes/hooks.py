@@ -19,6 +19,8 @@ from ..analysis.surrogate import Surrogate
 from . import accumulators, capture
 from .accumulators import Block
 from .adapters import Adapter, Call, SpikingLayer, State
+from .fine import joint_counts, unit_spikes
+from .levels import STANDARD, Level
 from .modes import Hook, Unscale, wide
 from .recompute import Repeats, in_backward
 
@@ -61,16 +63,27 @@ class LayerHooks:
         adapter: how to read it.
         guard: wraps each hook so that an error of ours never reaches the training.
         unscale: takes the factor of a scaled loss out of a gradient.
+        level: what is read of a step.
 
     ``forward`` and ``backward`` hold the statistics of the step, keyed by (mode, first timestep,
     number of timesteps); ``notes`` holds (kind, sentence) about what could not be recorded;
     ``sequences`` holds the number of timesteps of each sequence that the layer went through.
+    ``joints`` (keyed like ``backward``) and ``maps`` (by mode: spikes of each unit, and samples
+    times timesteps) hold what only the level "full" reads.
     """
 
     def __init__(
-        self, layer: SpikingLayer, adapter: Adapter, guard: Guard, unscale: Unscale
+        self,
+        layer: SpikingLayer,
+        adapter: Adapter,
+        guard: Guard,
+        unscale: Unscale,
+        level: Level = STANDARD,
     ) -> None:
         self.layer = layer
+        self.joints: dict[tuple[str, int, int], Tensor] = {}
+        self.maps: dict[str, tuple[Tensor, int]] = {}
+        self._level = level
         self.forward: dict[tuple[str, int, int], Block] = {}
         self.backward: dict[tuple[str, int, int], Block] = {}
         self.notes: dict[str, str] = {}
@@ -107,6 +120,7 @@ class LayerHooks:
             handle.remove()
         self._handles = []
         self.forward, self.backward, self.notes = {}, {}, {}
+        self.joints, self.maps = {}, {}
         self.sequences = []
         self._entered, self._last, self._fired, self._half = None, None, None, []
         self._could_learn, self.reached = False, False
@@ -147,6 +161,9 @@ class LayerHooks:
             self.notes.setdefault("empty", _EMPTY.format(shape=tuple(current.shape)))
             return None
         state = self._adapter.state(module, Call(args, kwargs, timed))
+        if not self._level.gradients:
+            self._entered = state, current, repeated
+            return None
         view = current.view_as(current)
         self._entered = state, view, repeated
         if isinstance(place, str):
@@ -158,12 +175,14 @@ class LayerHooks:
             return None
         (state, current, call), self._entered = self._entered, None
         spikes = self._adapter.spikes(module, output)
-        view = spikes.view_as(spikes)
+        view = spikes.view_as(spikes) if self._level.gradients else spikes
         if call is None:
             with torch.no_grad():
                 call = self._record(module, state, current.detach(), view.detach())
-            if self._repeats.note(call):
+            if self._repeats.note(call) and self._level.gradients:
                 self._could_learn = self._could_learn or module.training
+        if not self._level.gradients:
+            return None
         call.joined, call.passed = state.joined, state.passed
         place = self._adapter.potential(module, output)
         if view.requires_grad:
@@ -218,8 +237,11 @@ class LayerHooks:
             t=t,
             computed_in=computed_in,
             fires_at_threshold=spec.fires_at_threshold,
+            histogram=self._level.histogram,
         )
         self._fold(self.forward, call, block)
+        if self._level.fine:
+            self._map(call)
         if self._last is None:
             self.sequences.append(0)
         else:
@@ -227,6 +249,14 @@ class LayerHooks:
         self.sequences[-1] += len(u)
         self._last = call
         return call
+
+    def _map(self, call: _Call) -> None:
+        """Count the spikes of each unit."""
+        fired, chances = unit_spikes(call.spikes), call.spikes.shape[0] * call.spikes.shape[1]
+        before = self.maps.get(call.mode)
+        if before is not None and before[0].shape == fired.shape:
+            fired, chances = fired + before[0], chances + before[1]
+        self.maps[call.mode] = fired, chances
 
     def _floating(self, what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """Return a tensor as it is, or what holds whole numbers as floating ones."""
@@ -292,6 +322,27 @@ class LayerHooks:
             )
             call.first = gradient[0], inside.at_first()
             self._fold(self.backward, call, accumulators.backward_block(inside))
+            if self._level.fine:
+                self._join(call, inside)
+
+    def _join(self, call: _Call, inside: capture.LayerGradients) -> None:
+        """Count potential and gradient together, one timestep after another."""
+        whole = slice(0, call.u.shape[1])
+        threshold = call.spec.threshold
+        timed = capture.is_timed(threshold, call.u)
+        counts = torch.cat(
+            [
+                joint_counts(
+                    call.u[t : t + 1],
+                    threshold[t : t + 1] if timed else threshold,
+                    self._scale,
+                    inside.part(slice(t, t + 1), whole).s_total,
+                )
+                for t in range(len(call.u))
+            ]
+        )
+        key = (call.mode, call.t, len(call.u))
+        self.joints[key] = self.joints[key] + counts if key in self.joints else counts
 
     def _fold(self, into: dict[tuple[str, int, int], Block], call: _Call, block: Block) -> None:
         key = (call.mode, call.t, len(call.u))

@@ -6,8 +6,8 @@ switches the probe off.
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..data.store import RunStore
-from .attach import Attached
+from ..data.store import RunBusy, RunStore, next_step
+from . import ranks
+from .budget import as_budget, cost_on
 from .header import find_layers, header, known_layers
-from .hooks import LayerHooks, resets_midway
 from .journal import Journal
+from .levels import as_level
 from .lint import judge_surrogates
 from .live_findings import LiveFindings, OnFindings, findings_of
-from .modes import Unscale, eager, plain_modules, rank, refusal, unscale_by, unwrapped
+from .modes import is_compiled, plain_modules, rank, refusal, unscale_by, unwrapped
 from .recompute import in_backward
+from .recorder import Recorder
 from .schedule import Schedule, as_schedule
-from .stream import Stream
-from .tap import Tap
+from .settings import Settings, as_bytes, as_resume
 from .versions import installed, untested
-from .vitals import Vitals
-from .writer import Batch, Writer
+from .writer import Batch, Store, Writer
 
 if TYPE_CHECKING:
     from ..analysis.findings import Finding
@@ -42,7 +42,7 @@ FINDINGS_RECORDS = 8
 SCALAR_LIMIT = 500
 """Unwritten scalars are handed to the writer at the latest after this many."""
 
-_watched: weakref.WeakKeyDictionary[nn.Module, Path] = weakref.WeakKeyDictionary()
+_watched: weakref.WeakKeyDictionary[nn.Module, str | Path] = weakref.WeakKeyDictionary()
 """The run that watches a model, and each of its spiking layers."""
 
 
@@ -53,16 +53,22 @@ def watch(
     scaler: torch.amp.GradScaler | None = None,
     time_axis: Mapping[str, int | None] | None = None,
     on_findings: OnFindings | None = None,
+    *,
+    collect: str = "standard",
+    budget: float | None = None,
+    max_bytes: int | None = None,
+    resume: bool | int = False,
 ) -> Probe:
     """Record a model's spiking layers while it trains.
 
-    Compiled code runs eagerly in recorded steps. Of several processes only rank 0 records, and
-    what it records is its own share of the batch.
+    Compiled code runs eagerly in recorded steps. Of several processes each that watches records
+    its own share of the batch, and a reader merges the shares: they need the same schedule.
 
     Args:
         model: the model, compiled and distributed or not; its spiking layers are found by
             themselves.
-        path: folder of the run; if it exists, the next free name is taken and said.
+        path: folder of the run, or an address such as ``s3://bucket/run``; if it exists, the next
+            free name is taken and said.
         every: distance between recorded steps, or a function from step to bool such as
             :class:`~spikescope.probes.schedule.LogSpaced`.
         scaler: what scales the loss in mixed precision; gradients are recorded without its factor.
@@ -70,12 +76,22 @@ def watch(
             the axis of what their surrogate is given that counts timesteps.
         on_findings: called with a list of findings when there are new ones, in a thread of its
             own that takes 5 % of a core at most; what it raises is said once and goes no further.
+        collect: how much is kept of a recorded step: ``"economy"``, ``"standard"`` or ``"full"``;
+            see :mod:`~spikescope.probes.levels`.
+        budget: share of the training's time that recording may take, such as 0.02; steps on the
+            schedule are skipped until it is kept. None for no bound.
+        max_bytes: bound of the run's size; neighbouring records are merged to stay within it, the
+            newest last. None for no bound.
+        resume: go on with the run at ``path`` if there is one: True behind the last step that it
+            knows, a number if the training goes on at that step; what the run holds from there on
+            is removed.
 
     Returns:
         A :class:`Probe`, to be used in a ``with`` statement.
 
     Raises:
-        ValueError: ``every`` is no schedule, or ``scaler`` no GradScaler.
+        ValueError: ``every`` is no schedule, ``scaler`` no GradScaler, or ``collect``, ``budget``,
+            ``max_bytes`` or ``resume`` nothing that they can be.
 
     Example:
         >>> import tempfile, torch
@@ -89,9 +105,16 @@ def watch(
         >>> open_run(probe.path).table(["count"])[["layer", "t", "count"]].values.tolist()[-1]
         ['1', 6, 24]
     """
-    return Probe(
-        model, path, as_schedule(every), unscale_by(scaler), dict(time_axis or {}), on_findings
+    settings = Settings(
+        schedule=as_schedule(every),
+        unscale=unscale_by(scaler),
+        time_axis=dict(time_axis or {}),
+        level=as_level(collect),
+        budget=as_budget(budget),
+        max_bytes=as_bytes(max_bytes),
+        resume=as_resume(resume),
     )
+    return Probe(model, path, settings, on_findings)
 
 
 class Probe:
@@ -105,33 +128,27 @@ class Probe:
         self,
         model: nn.Module,
         path: str | Path,
-        schedule: Schedule,
-        unscale: Unscale,
-        time_axis: Mapping[str, int | None],
+        settings: Settings,
         on_findings: OnFindings | None = None,
     ) -> None:
-        self.path: Path | None = None
+        self.path: str | Path | None = None
         self.active = False
         self._model = model
-        self._wanted = Path(path)
-        self._schedule = schedule
-        self._unscale = unscale
-        self._time_axis = time_axis
+        self._wanted = path
+        self._set = settings
         self._step = 0
-        self._armed = False
-        self._eager = contextlib.ExitStack()
-        self._hooks: list[LayerHooks] = []
-        self._refused: list[dict[str, Any]] = []
-        self._tap: Tap | None = None
-        self._attached = Attached(self._guarded, unscale)
+        self._recorder: Recorder | None = None
         self._known: list[dict[str, Any]] = []
         self._entered = False
         self._writer: Writer | None = None
         self._journal = Journal()
-        self._vitals: Vitals | None = None
         self._on_findings = on_findings
         self._live: LiveFindings | None = None
         self._records = 0
+        self._cost = cost_on(None, settings.budget, compiled=False)
+        self._stretch, self._due = 1, 0
+        self._inside = False
+        self._meeting = ""
 
     def __enter__(self) -> Probe:
         self._entered = True
@@ -150,7 +167,12 @@ class Probe:
     @property
     def recording(self) -> bool:
         """Whether the current step is being recorded."""
-        return self._armed
+        return self._recorder is not None and self._recorder.armed
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """What recording has cost so far: share of the training's time, steps, seconds."""
+        return self._cost.facts()
 
     def step(self, loss: Tensor | float | None = None, **scalars: Tensor | float) -> None:
         """End one training step; call it after ``optimizer.step()``.
@@ -218,7 +240,7 @@ class Probe:
             >>> open_run(probe.path).table(["u_mean", "rate"]).values.tolist()
             [[0, 'train', 'layer', 1, 1.0, 0.5]]
         """
-        if not self._armed:
+        if not self.recording:
             if not self._entered:
                 self._say("", "attach", _NOT_ENTERED)
             return
@@ -231,15 +253,19 @@ class Probe:
         try:
             if not isinstance(name, str) or not name:
                 raise ValueError(f"name={name!r} is not possible: give the layer a name")
-            if name in (hooks.layer.name for hooks in self._hooks):
+            assert self._recorder is not None
+            if name in (layer.name for layer, _ in self._recorder.found):
                 raise ValueError("a layer of that name is recorded by itself: give another name")
-            self._attached.take(name, mode, u, z, spikes, threshold, t)
+            self._recorder.attached.take(name, mode, u, z, spikes, threshold, t)
         except ValueError as error:
             self._say(str(name), "attach", f"probe.attach({name!r}): {error}; not recorded")
 
     def _attach(self) -> None:
-        if rank()[0] != 0:
-            return  # two processes must not write one run; the header says who recorded
+        this, _ = rank()
+        if this != 0 and not ranks.joined():
+            return  # it cannot learn where rank 0 writes; the header says who recorded
+        if ranks.joined():
+            self._meeting = ranks.meeting(str(self._wanted))
         reason = refusal(self._model)
         if reason is not None:
             self._say("", "refused", reason)
@@ -256,80 +282,107 @@ class Probe:
                     "second probe stays off",
                 )
                 return
-        self._refused = refused
-        self._hooks = [
-            LayerHooks(layer, adapter, self._guarded, self._unscale) for layer, adapter in found
-        ]
         for adapter in dict.fromkeys(adapter for _, adapter in found):
             doubt = untested(adapter, installed(adapter.framework))
             if doubt is not None:
                 self._say("", f"version of {adapter.framework}", doubt)
-        names = {module: name for name, module in plain_modules(self._model)}
-        self._tap = Tap(
-            names,
-            {layer.module for layer, _ in found},
-            {module for module, name in names.items() if name in {r["name"] for r in refused}},
-            self._guarded,
-            self._unscale,
-            self._time_axis,
-        )
-        self._vitals = Vitals(
+        self._recorder = Recorder(
             self._model,
-            list(zip(self._hooks, (adapter for _, adapter in found), strict=True)),
+            found,
+            refused,
             self._guarded,
-            self._unscale,
+            ranks.averaged(self._model, self._set.unscale),
+            self._set.time_axis,
+            self._set.level,
             self._vitals_failed,
         )
-        for name in self._time_axis.keys() - set(names.values()):
+        names = {name for _, name in plain_modules(self._model)}
+        for name in self._set.time_axis.keys() - names:
             self._say("", f"time_axis {name}", f"time_axis names {name!r}: no module has that name")
+        self._meter()
         self.active = True
         for module in (model, *watched.values()):
             _watched[module] = self._wanted
+        if self._set.resume is not False:
+            self._step = next_step(self._wanted, self._set.resume)
         if found:
             self._open(found)
         # Otherwise the first recorded step tells whether there is anything to write.
-        self._prepare()
+        if self.active:
+            self._prepare()
+
+    def _meter(self) -> None:
+        """Begin to measure what recording costs."""
+        first = next(self._model.parameters(), None)
+        device = None if first is None else first.device
+        budget = self._set.budget
+        if budget is not None and ranks.joined():
+            text = "budget= is not kept with several processes: ranks must record the same steps"
+            self._say("", "budget", text)
+            budget = None
+        self._cost = cost_on(device, budget, compiled=is_compiled(self._model))
 
     def _open(self, found: list[Any]) -> None:
         """Make the run's folder, with what is known by now."""
-        content = header(self._model, found, self._refused, self._schedule)
+        assert self._recorder is not None
+        schedule, settings = self._set.schedule, self._set.facts()
+        content = header(self._model, found, self._recorder.refused, schedule) | settings
         self._known = content["layers"]
-        store = RunStore(self._wanted, content)
-        self.path = store.path
+        this, several = rank()
+        share = None if self._set.max_bytes is None else self._set.max_bytes // several
+        if this != 0:
+            self._writer = Writer(ranks.RankStore(self._meeting, this, share, self._step))
+            return
+        try:
+            store = RunStore(self._wanted, content, resume=self._set.resume, max_bytes=share)
+        except RunBusy as error:
+            self.active = False
+            self._release()
+            self._say("", "busy", f"{error}; the probe stays off", event=False)
+            return
+        if self._meeting:
+            ranks.tell(self._meeting, str(store.path))
+        self.path = store.path if store.address == str(store.path) else store.address
         self._writer = Writer(store)
         judge_surrogates(store, unwrapped(self._model))
         if self._on_findings is not None:
             self._live = LiveFindings(store.path, self._on_findings)
-        for module in (unwrapped(self._model), *(hooks.layer.module for hooks in self._hooks)):
-            _watched[module] = store.path
-        if store.path != self._wanted:
+        for module in self._modules():
+            _watched[module] = self.path
+        resumed = self._set.resume is not False and "resumed" in store.header
+        if store.address != str(self._wanted) and not resumed:
             self._say(
                 "",
                 "name",
                 f"{str(self._wanted)!r} exists and is kept: this run is written to "
-                f"{str(store.path)!r}",
+                f"{store.address!r}",
                 event=False,
             )
 
+    def _modules(self) -> list[nn.Module]:
+        found = [] if self._recorder is None else self._recorder.found
+        return [unwrapped(self._model), *(layer.module for layer, _ in found)]
+
     def _prepare(self) -> None:
-        """Arm the hooks if the coming step is on the schedule."""
-        if self._schedule(self._step):
-            self._armed = True
-            self._eager.enter_context(eager())
-            for hooks in self._hooks:
-                hooks.arm()
-            if self._tap is not None:
-                self._tap.arm()
-            if self._vitals is not None:
-                self._vitals.arm()
+        """Arm the hooks if the coming step is on the schedule, and may cost something."""
+        assert self._recorder is not None
+        if not self._set.schedule(self._step):
+            return
+        self._due += 1
+        if (self._due - 1) % self._stretch == 0 and self._cost.may_record():
+            self._recorder.arm()
 
     def _end_step(self, scalars: dict[str, Tensor | float]) -> None:
         self._note(scalars)
-        if self._armed:
+        recorded = self.recording
+        if recorded:
             self._flush()
         elif len(self._journal.scalars) >= SCALAR_LIMIT:
             self._hand_over(Batch(self._step))
         self._hear()
+        if self._writer is not None:
+            self._cost.add(self._writer.worked())
+        self._cost.end_step(recorded=recorded)
         self._step += 1
         if self.active:
             self._prepare()
@@ -339,49 +392,33 @@ class Probe:
 
     def _flush(self) -> None:
         """Hand the finished step's statistics to the writer and disarm."""
-        batch = Batch(self._step)
-        for hooks in self._hooks:
-            hooks.finish()
-        resets_midway(self._hooks)
-        records: list[tuple[str, LayerHooks | Stream]] = [
-            (hooks.layer.name, hooks) for hooks in self._hooks
-        ]
-        assert self._tap is not None
-        heard = [*self._tap.finish(), *self._attached.finish()]
-        records += [(stream.name, stream) for stream in heard]
-        reached = any(record.reached for _, record in records)
-        for name, record in records:
-            if reached and record.waits_for_gradient:
-                record.notes["no_gradient"] = "the loss does not reach it: no gradient arrived"
-            for kind, text in record.notes.items():
-                self._say(name, kind, f"layer {name!r}, step {self._step}: {text}")
-            for key, block in record.forward.items():
-                mode, t, _ = key
-                batch.blocks.append((mode, name, t, block | record.backward.get(key, {})))
-        if self._vitals is not None:
-            batch.vitals = self._vitals.finish()
+        assert self._recorder is not None
+        batch = Batch(self._step, cost=self._cost.facts())
+        self._recorder.finish(batch, self._say)
         self._know()
-        self._disarm()
+        self._recorder.disarm()
         if self._writer is None:
             return
         if not batch.blocks:
             self._say(
                 "", "nothing", f"step {self._step}: no spiking layer was called, nothing recorded"
             )
-        self._hand_over(batch)
+        if not self._hand_over(batch):
+            self._stretch *= 2
+            self._say("", "slow writer", _SLOW)
 
     def _know(self) -> None:
         """Write which layers there are, where a recorded step has told more about it."""
-        assert self._tap is not None
-        entries = {entry["name"]: entry for entry in self._attached.entries()}
-        entries |= {entry["name"]: entry for entry in self._tap.entries()}
-        layers = known_layers(self._model, self._known, self._refused, list(entries.values()))
+        assert self._recorder is not None
+        heard = self._recorder.entries()
+        layers = known_layers(self._model, self._known, self._recorder.refused, heard)
         if self._writer is None:
             if not any(layer.get("covered", True) for layer in layers):
                 self._stay_off(layers)
                 return
             self._open([])
-        assert self._writer is not None
+            if self._writer is None:
+                return
         for layer in layers:
             if not layer.get("covered", True) and layer not in self._known:
                 event = (self._step, layer["name"], "not_covered", layer["reason"])
@@ -401,11 +438,11 @@ class Probe:
             "off",
         )
 
-    def _hand_over(self, batch: Batch) -> None:
+    def _hand_over(self, batch: Batch) -> bool:
         if self._writer is None:
-            return  # nothing has been found to record yet
+            return True  # nothing has been found to record yet
         self._records += bool(batch.blocks)
-        self._writer.put(self._journal.take(batch))
+        return self._writer.put(self._journal.take(batch))
 
     def _hear(self) -> None:
         """Pass on what the writer noticed."""
@@ -424,15 +461,8 @@ class Probe:
         self._journal.say(self._step, layer, kind, text, event=event)
 
     def _disarm(self) -> None:
-        self._armed = False
-        self._eager.close()
-        for hooks in self._hooks:
-            hooks.disarm()
-        if self._tap is not None:
-            self._tap.disarm()
-        if self._vitals is not None:
-            self._vitals.disarm()
-        self._attached.disarm()
+        if self._recorder is not None:
+            self._recorder.disarm()
 
     def _vitals_failed(self, error: Exception) -> None:
         text = f"parameters and batch norms are not recorded: {_describe(error)}"
@@ -440,13 +470,13 @@ class Probe:
 
     def _release(self) -> None:
         """Let the model be watched by another probe."""
-        for module in (unwrapped(self._model), *(hooks.layer.module for hooks in self._hooks)):
+        for module in self._modules():
             if _watched.get(module) in (self.path, self._wanted):
                 _watched.pop(module, None)
 
     def _detach(self, state: str, error: str | None) -> None:
         """Remove every hook, write what is left, say how the run ended."""
-        if self._armed:
+        if self.recording:
             # The step was not ended by step(): what it saw is incomplete and not recorded.
             self._disarm()
         self.active = False
@@ -460,11 +490,11 @@ class Probe:
         if writer.error is not None:
             raise writer.error
         self._writer = None
-        facts = {"steps": self._step, "dropped": writer.dropped}
+        facts = {"steps": self._step, "dropped": writer.dropped, "cost": self._cost.facts()}
         writer.store.end(state, **facts, **({"error": error} if error else {}))
         self._conclude(writer.store)
 
-    def _conclude(self, store: RunStore) -> None:
+    def _conclude(self, store: Store) -> None:
         """Keep the findings with the run, and tell the last ones."""
         live, self._live = self._live, None
         if live is not None:
@@ -483,12 +513,23 @@ class Probe:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
-                return function(*args, **kwargs)
+                return self._timed(function, *args, **kwargs)
             except Exception as error:  # ours: the training must go on
                 self._fail(error)
                 return None
 
         return call
+
+    def _timed(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._inside or torch.compiler.is_compiling():  # a clock cannot be traced
+            return function(*args, **kwargs)
+        start = time.perf_counter()
+        self._inside = True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self._inside = False
+            self._cost.add(time.perf_counter() - start)
 
     def _fail(self, error: Exception) -> None:
         """Switch off after an error of ours: no hook stays, nothing more is written."""
@@ -509,6 +550,10 @@ class Probe:
                 return  # the disk refuses: the run stays without an end and reads as broken off
 
 
+_SLOW = (
+    "the disk is slower than the recording: a step was dropped, and every second scheduled step is "
+    "left out from now on"
+)
 _NOT_ENTERED = (
     "probe.attach was called before 'with spikescope.watch(...) as probe': nothing is recorded"
 )

@@ -77,6 +77,41 @@ class LogSpaced:
         return f"{self.per_decade} steps per decade"
 
 
+@dataclass(frozen=True)
+class WarmUp:
+    """Record densely while a training finds its way, then sparsely.
+
+    Args:
+        steps: number of steps of the dense beginning, >= 1.
+        every: distance between recorded steps there, >= 1.
+        then: distance between recorded steps afterwards, >= 1.
+
+    Raises:
+        ValueError: a number < 1 or not whole.
+
+    Example:
+        >>> [step for step in range(40) if WarmUp(6, every=2, then=10)(step)]
+        [0, 2, 4, 10, 20, 30]
+    """
+
+    steps: int
+    every: int = 1
+    then: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "every", "then"):
+            n: Any = getattr(self, name)
+            if isinstance(n, bool) or not isinstance(n, Integral) or not n >= 1:  # type: ignore[operator]
+                raise ValueError(f"{name}={n!r} is not possible: give a whole number >= 1")
+
+    def __call__(self, step: int) -> bool:
+        """Return whether the step is recorded."""
+        return step % (self.every if step < self.steps else self.then) == 0
+
+    def __str__(self) -> str:
+        return f"every {self.every} steps up to step {self.steps}, then every {self.then}"
+
+
 def as_schedule(every: Any) -> Schedule:
     """Return the schedule that ``watch(every=...)`` means: a number, or any function of the step.
 

@@ -13,6 +13,8 @@ from ..analysis.surrogate import Surrogate
 from . import accumulators
 from .accumulators import Block
 from .capture import Gradients
+from .fine import unit_spikes
+from .levels import STANDARD, Level
 
 Unscale = Callable[[Tensor], Tensor]
 
@@ -59,13 +61,17 @@ class Stream:
     Args:
         name: name of the layer in the record.
         unscale: takes the factor of a scaled loss out of a gradient.
+        level: what is read of a step.
 
     ``forward`` and ``backward`` are keyed by (mode, first timestep, number of timesteps) like
     those of a replayed layer; ``notes`` holds (kind, sentence) about what could not be recorded.
     """
 
-    def __init__(self, name: str, unscale: Unscale) -> None:
+    def __init__(self, name: str, unscale: Unscale, level: Level = STANDARD) -> None:
         self.name = name
+        self.joints: dict[tuple[str, int, int], Tensor] = {}  # none: dL/ds arrives before dL/du
+        self.maps: dict[str, tuple[Tensor, int]] = {}
+        self._level = level
         self.forward: dict[tuple[str, int, int], Block] = {}
         self.backward: dict[tuple[str, int, int], Block] = {}
         self.notes: dict[str, str] = {}
@@ -79,6 +85,7 @@ class Stream:
     def clear(self) -> None:
         """Forget everything that belongs to the step."""
         self.forward, self.backward, self.notes = {}, {}, {}
+        self.maps = {}
         self.calls = 0
         self.reached, self._could_learn = False, False
         self._fired, self._half = None, []
@@ -90,7 +97,7 @@ class Stream:
 
     def learns(self, mode: str) -> None:
         """Note that a gradient may arrive."""
-        self._could_learn = self._could_learn or mode == "train"
+        self._could_learn = self._could_learn or (mode == "train" and self._level.gradients)
 
     def record(
         self,
@@ -132,8 +139,15 @@ class Stream:
             surrogate=moment.surrogate,
             fired_before=self._fired,
             t=moment.t,
+            histogram=self._level.histogram,
         )
         self._fold(self.forward, moment, block)
+        if self._level.fine:
+            fired, chances = unit_spikes(spikes), spikes.shape[0] * spikes.shape[1]
+            before = self.maps.get(moment.mode)
+            if before is not None and before[0].shape == fired.shape:
+                fired, chances = fired + before[0], chances + before[1]
+            self.maps[moment.mode] = fired, chances
         self._fired = self._fired + spikes.sum(0)
         self.calls += 1
 
@@ -184,6 +198,8 @@ class Stream:
         self._half = []
 
     def _keep(self, moment: Moment, block: Block) -> None:
+        if not self._level.gradients:
+            return
         # What reaches the spikes from downstream alone is not seen on this route.
         seen = {name: block[name] for name in block if name not in _DOWNSTREAM}
         self._fold(self.backward, moment, seen)

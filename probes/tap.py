@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .levels import STANDARD, Level
 from .modes import Hook, Unscale, wide
 from .recompute import Repeats, in_backward
 from .stream import ROUNDING, Moment, Stream, on_gradient
@@ -70,6 +71,7 @@ class Tap:
         unscale: takes the factor of a scaled loss out of a gradient.
         time_axis: by name of a layer, the axis of its sequence that counts timesteps, if its
             surrogate is called once for a whole sequence; None if one call is one timestep.
+        level: what is read of a step.
     """
 
     def __init__(
@@ -80,8 +82,9 @@ class Tap:
         guard: Guard,
         unscale: Unscale,
         time_axis: Mapping[str, int | None],
+        level: Level = STANDARD,
     ) -> None:
-        self._time_axis = time_axis
+        self._time_axis, self._level = time_axis, level
         self._names, self._replayed, self._refused = names, replayed, refused
         self._guard, self._unscale = guard, unscale
         self._listener = guard(self._hear)
@@ -207,7 +210,7 @@ class Tap:
         key = owner, mode, function, width, lines
         site = self._sites.get(key)
         if site is None:
-            site = Site(owner, function, mode, Stream("", self._unscale))
+            site = Site(owner, function, mode, Stream("", self._unscale, self._level))
             self._sites[key] = site
         try:
             self._calibrate(site, rule, inputs, output)

@@ -7,16 +7,16 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from ..data.merge import merge_rows
 from ..data.parts import TABLES
-from ..data.schema import COLUMNS, KEYS, STORED
-from ..data.store import RunStore
+from ..data.schema import COLUMNS, DENSITY_BINS, KEYS, STORED
 from .accumulators import Block
 from .vitals_types import Reading
 
@@ -30,6 +30,50 @@ QUEUE_LIMIT = 64
 """Recorded steps that may wait for the writer; beyond it a step is dropped and counted."""
 
 
+class Store(Protocol):
+    """What a writer writes to; see :class:`..data.store.RunStore`."""
+
+    path: Any
+    address: str
+    first: int
+    merges: int
+    full: bool
+
+    def append(self, table: str, columns: Mapping[str, Any]) -> None:
+        """Write the next part of a table."""
+
+    def know(self, layers: Any) -> None:
+        """Say which layers there are."""
+
+    def judge(self, name: str, content: Mapping[str, Any]) -> None:
+        """Keep a judgement about the run."""
+
+    def end(self, state: str, **facts: Any) -> None:
+        """Say how the run ended."""
+
+
+class Fine(NamedTuple):
+    """Counts of one layer that go into a table of their own.
+
+    Args:
+        table: ``"joints"`` or ``"maps"``.
+        mode: ``"train"`` or ``"eval"``.
+        layer: name of the layer.
+        t: first timestep of ``[T, ...]`` counts; 0 for all timesteps together.
+        counts: the counts.
+        shape: shape of the units.
+        chances: samples times timesteps.
+    """
+
+    table: str
+    mode: str
+    layer: str
+    t: int
+    counts: Tensor
+    shape: tuple[int, ...] = ()
+    chances: int = 0
+
+
 @dataclass
 class Batch:
     """What one flush hands over: blocks with the key of their rows, scalars, events.
@@ -40,6 +84,8 @@ class Batch:
         scalars: ``(step, name, value)``.
         events: ``(step, layer, kind, text)``.
         vitals: further figures of the step, their keys with one tensor of values.
+        fine: counts of the level "full".
+        cost: what recording has cost so far.
         arrived: device events after which the tensors may be read.
     """
 
@@ -48,6 +94,8 @@ class Batch:
     scalars: list[tuple[int, str, Tensor | float]] = field(default_factory=list)
     events: list[tuple[int, str, str, str]] = field(default_factory=list)
     vitals: list[Reading] = field(default_factory=list)
+    fine: list[Fine] = field(default_factory=list)
+    cost: dict[str, Any] = field(default_factory=dict)
     arrived: list[Any] = field(default_factory=list)
 
 
@@ -57,28 +105,31 @@ class Writer:
     Args:
         store: the run that it writes.
 
-    After a failure ``error`` holds it and everything later is dropped; ``notices`` collects what
-    the numbers themselves say and the user should hear (NaN in u, say), as
-    ``(step, layer, kind, text)``.
+    ``seconds`` is the time that its thread has worked. After a failure ``error`` holds it and
+    everything later is dropped; ``notices`` collects what the numbers themselves say and the user
+    should hear (NaN in u, say), as ``(step, layer, kind, text)``.
     """
 
-    def __init__(self, store: RunStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self.error: BaseException | None = None
         self.dropped = 0
+        self.seconds = self._told_seconds = 0.0
         self.notices: queue.SimpleQueue[tuple[int, str, str, str]] = queue.SimpleQueue()
         self._queue: queue.Queue[Batch | None] = queue.Queue(QUEUE_LIMIT)
         self._waiting = _Waiting()
         self._noticed: set[tuple[str, str]] = set()
+        self._cost: dict[str, Any] = {}
         self._thread = threading.Thread(target=self._run, name="spikescope-writer", daemon=True)
         self._thread.start()
 
-    def put(self, batch: Batch) -> None:
-        """Hand a batch over; a full queue drops it and counts that."""
+    def put(self, batch: Batch) -> bool:
+        """Hand a batch over; a full queue drops it, counts that and returns False."""
         for index, (mode, layer, t, block) in enumerate(batch.blocks):
             batch.blocks[index] = (mode, layer, t, _to_host(block))
         batch.scalars = _scalars_to_host(batch.scalars)
         batch.vitals = [(keys, _copy(values)) for keys, values in batch.vitals]
+        batch.fine = [entry._replace(counts=_copy(entry.counts)) for entry in batch.fine]
         if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
@@ -87,6 +138,13 @@ class Writer:
             self._queue.put_nowait(batch)
         except queue.Full:
             self.dropped += 1
+            return False
+        return True
+
+    def worked(self) -> float:
+        """Return the seconds that the thread has worked since this was last asked."""
+        before, self._told_seconds = self._told_seconds, self.seconds
+        return self._told_seconds - before
 
     def close(self, timeout: float = 60.0) -> None:
         """Write what waits and end the thread; afterwards ``error`` is final."""
@@ -113,9 +171,24 @@ class Writer:
                 if batch is not None:
                     self._take(batch)
                 if not open_ or self._waiting.due():
-                    self._waiting.write(self.store)
+                    self._write()
+                self.seconds = time.thread_time()
             except Exception as error:  # the training must not learn of it in any other way
                 self.error = error
+
+    def _write(self) -> None:
+        merges, full = self.store.merges, self.store.full
+        self._waiting.write(self.store)
+        if self._cost:
+            self.store.judge("cost", self._cost)
+            self._cost = {}
+        if self.store.merges and not merges:
+            self._tell("", "merged", _MERGED)
+        if self.store.full and not full:
+            self._tell("", "full", _FULL)
+
+    def _tell(self, layer: str, kind: str, text: str) -> None:
+        self.notices.put((-1, layer, kind, text))
 
     def _take(self, batch: Batch) -> None:
         for event in batch.arrived:
@@ -133,6 +206,12 @@ class Writer:
                 (batch.step, *key, value) for key, value in zip(keys, figures.tolist(), strict=True)
             ]
             self._waiting.add("vitals", _columns(TABLES["vitals"].names, rows))
+        for table in ("joints", "maps"):
+            found = [entry for entry in batch.fine if entry.table == table]
+            if found:
+                rows = [row for entry in found for row in _fine_rows(batch.step, entry)]
+                self._waiting.add(table, _columns(TABLES[table].names, rows))
+        self._cost = batch.cost or self._cost
         if batch.events:
             self._waiting.add("events", _columns(_EVENT, batch.events))
 
@@ -162,6 +241,13 @@ _NOTICES = {
 }
 
 
+_MERGED = (
+    "max_bytes is reached: neighbouring records are merged from now on, the oldest most; counts "
+    "and moments stay exact"
+)
+_FULL = "max_bytes is too small even for merged records: the run grows beyond it"
+
+
 class _Waiting:
     """Rows that are not on disk yet."""
 
@@ -181,7 +267,7 @@ class _Waiting:
             return False
         return self._rows >= PART_ROWS or time.monotonic() - self._since >= PART_SECONDS
 
-    def write(self, store: RunStore) -> None:
+    def write(self, store: Store) -> None:
         for table, chunks in self._chunks.items():
             columns = {
                 name: [value for chunk in chunks for value in chunk[name]] for name in chunks[0]
@@ -208,14 +294,33 @@ def _records(batch: Batch) -> dict[str, Any]:
             if name in block:
                 columns[name] += list(block[name].numpy())
             elif name not in KEYS:
-                absent = 0 if COLUMNS[name].dtype == "int64" else float("nan")
-                columns[name] += [absent] * timesteps
+                columns[name] += [_ABSENT[COLUMNS[name].dtype]] * timesteps
     rows = list(zip(*(columns[name] for name in KEYS), strict=True))
     if len(set(rows)) == len(rows):
         return columns
     # Calls of different length, or one timestep at a time: several blocks speak of one row.
     merged = merge_rows(pd.DataFrame(columns))
     return {name: list(merged[name]) for name in STORED}
+
+
+_ABSENT: dict[str, Any] = {
+    "int64": 0,
+    "float64": float("nan"),
+    "counts": np.zeros(DENSITY_BINS, dtype=np.int64),
+}
+"""What a column holds where a block did not see it."""
+
+
+def _fine_rows(step: int, entry: Fine) -> list[tuple[Any, ...]]:
+    """Return the rows of the table that an entry belongs to."""
+    counts = entry.counts.numpy()
+    if entry.table == "maps":
+        where = (step, entry.mode, entry.layer)
+        return [(*where, list(entry.shape), entry.chances, counts.reshape(-1))]
+    return [
+        (step, entry.mode, entry.layer, entry.t + k, counts[k].reshape(-1))
+        for k in range(len(counts))
+    ]
 
 
 def _to_host(block: Block) -> Block:

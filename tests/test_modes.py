@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 import spikescope
 from spikescope.probes import modes
-from spikescope.probes import probe as probe_module
+from spikescope.probes import recorder as recorder_module
 from spikescope.probes.adapters import SpikescopeAdapter
 from spikescope.probes.lif import LIF, reset_state
 
@@ -355,7 +355,7 @@ def test_recorded_steps_run_eagerly_and_nothing_is_compiled_again(
 def test_hooks_under_compilation_would_have_compiled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_module, "eager", contextlib.nullcontext)
+    monkeypatch.setattr(recorder_module, "eager", contextlib.nullcontext)
     without, *_ = compiled_training((), None)
     counts, *_ = compiled_training((), tmp_path / "run")
     assert counts[-1][0] > without[-1][0]

@@ -1,0 +1,146 @@
+"""Several processes record one run: each writes its own share, a reader merges them.
+
+Nothing is exchanged while the training runs, so that no rank can wait for another: the only thing
+that is passed is the name of the run's folder, once, from the writer's thread. What a rank has
+flushed stays when another one dies.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.compaction import TOGETHER, compact, keep_within
+from ..data.parts import TABLES, part_path, part_paths, part_range, write_part
+from ..data.reading import OF_ONE_RANK, RANKS
+from .modes import Unscale, wrappers
+
+PATIENCE = 600.0
+"""Seconds that a rank waits for rank 0 to say where the run is written."""
+
+_POLL = 0.1
+_counts: dict[str, int] = {}
+
+
+def joined() -> bool:
+    """Return whether this process has joined a group of several."""
+    group = torch.distributed
+    return group.is_available() and group.is_initialized() and group.get_world_size() > 1
+
+
+def meeting(path: str) -> str:
+    """Return the name under which rank 0 leaves the folder of the n-th run at a path."""
+    _counts[path] = _counts.get(path, 0) + 1
+    return f"spikescope/{path}/{_counts[path]}"
+
+
+def tell(key: str, folder: str) -> None:
+    """Leave the folder of a run for the other ranks; an empty one if there is none."""
+    _store().set(key, folder)
+
+
+def _store() -> Any:
+    return torch.distributed.distributed_c10d._get_default_store()
+
+
+def averaged(model: nn.Module, unscale: Unscale) -> Unscale:
+    """Return how to read gradients of the loss that the ranks share.
+
+    DistributedDataParallel and FSDP average the gradients over the ranks: the loss that they
+    descend is the mean of the ranks' losses, and what one rank sees of its gradient is 1 / ranks
+    of the gradient of its own.
+    """
+    if not joined() or not any(_averages(entry) for entry in wrappers(model)):
+        return unscale
+    ranks = torch.distributed.get_world_size()
+
+    def shared(gradient: Tensor) -> Tensor:
+        return unscale(gradient) / ranks
+
+    return shared
+
+
+def _averages(module: nn.Module) -> bool:
+    sharded = type(module).__name__
+    return isinstance(module, nn.parallel.DistributedDataParallel) or sharded.startswith("FSDP")
+
+
+class RankStore:
+    """Where a process that is not rank 0 writes its share; see :class:`..data.store.RunStore`.
+
+    Args:
+        key: where rank 0 leaves the folder of the run.
+        rank: rank of this process.
+        max_bytes: bound of what it writes.
+        first: the step with which the training goes on, if the run is resumed.
+    """
+
+    def __init__(self, key: str, rank: int, max_bytes: int | None, first: int) -> None:
+        self.address = ""
+        self.path = Path()
+        self.merges = 0
+        self.full = False
+        self.first = first
+        self._key, self._rank, self._most = key, rank, max_bytes
+        self._parts: dict[str, int] = {}
+        self._off = False
+
+    def append(self, table: str, columns: Mapping[str, Iterable[Any]]) -> None:
+        """Write the next part of a table; called by the writer's thread, which may wait."""
+        if self._off or table in (*OF_ONE_RANK, "events") or not self._found():
+            return
+        self._parts[table] = number = self._parts.get(table, 0) + 1
+        write_part(part_path(self.path, table, number), table, columns)
+        if number % TOGETHER == 0:
+            compact(self.path, table)
+        if self._most is not None:
+            fits, merges = keep_within(self.path, self._most)
+            self.merges += merges
+            self.full = not fits
+
+    def _found(self) -> bool:
+        if self._parts:
+            return True
+        folder = _asked(self._key, time.monotonic() + PATIENCE)
+        if not folder:
+            self._off = True
+            return False
+        self.address = folder
+        self.path = Path(folder) / RANKS / f"{self._rank:04d}"
+        self.path.mkdir(parents=True, exist_ok=True)
+        last = max((_last(self.path, table) for table in TABLES), default=0)
+        self._parts = dict.fromkeys(TABLES, last)
+        return True
+
+    def know(self, layers: Iterable[Mapping[str, Any]]) -> None:
+        """Leave it to rank 0."""
+
+    def judge(self, name: str, content: Mapping[str, Any]) -> None:
+        """Leave it to rank 0."""
+
+    def end(self, state: str, **facts: Any) -> None:
+        """Leave it to rank 0."""
+
+
+def _last(folder: Path, table: str) -> int:
+    return max((part_range(path)[1] for path in part_paths(folder, table)), default=0)
+
+
+def _asked(key: str, until: float, sleep: Callable[[float], None] = time.sleep) -> str:
+    """Return what rank 0 left, empty if it did not come.
+
+    The store is asked, not waited at: who waits there keeps the training's own questions out.
+    """
+    store = _store()
+    while time.monotonic() < until:
+        if store.check([key]):
+            store.wait([key], timedelta(seconds=10))
+            return str(store.get(key).decode())
+        sleep(_POLL)
+    return ""

@@ -1,0 +1,189 @@
+"""What recording costs: steps with and without it, in pairs, in one run.
+
+Run with ``python tests/benchmarks/recorder_overhead.py --out FILE``. A step of the conv SNN has six
+spiking layers, T = 8, 28 x 28 pixels; the recurrent net has one layer of 256 units, T = 50.
+Processor time is taken, so that a busy machine disturbs less, of pairs of neighbouring steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import spikescope
+from spikescope.probes.lif import LIF
+from spikescope.probes.models.block import SpikingBlock
+
+
+class ConvNet(nn.Module):
+    """Six blocks of convolution, batch norm and LIF on 28 x 28 pixels."""
+
+    def __init__(self, channels: int, timesteps: int = 8) -> None:
+        super().__init__()
+        c, self.timesteps = channels, timesteps
+        self.blocks = nn.Sequential(
+            SpikingBlock(1, c),
+            SpikingBlock(c, c),
+            SpikingBlock(c, 2 * c, stride=2),
+            SpikingBlock(2 * c, 2 * c),
+            SpikingBlock(2 * c, 4 * c, stride=2),
+            SpikingBlock(4 * c, 4 * c),
+        )
+        self.readout = nn.Linear(4 * c * 49, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn images ``[N, 1, 28, 28]`` into logits ``[N, 10]``."""
+        x = self.blocks(images.expand(self.timesteps, *images.shape))
+        logits: Tensor = self.readout(x.flatten(2)).mean(0)
+        return logits
+
+
+class RecurrentNet(nn.Module):
+    """One recurrent spiking layer, one timestep per call."""
+
+    def __init__(self, inputs: int = 64, units: int = 256) -> None:
+        super().__init__()
+        self.into, self.back = nn.Linear(inputs, units), nn.Linear(units, units, bias=False)
+        self.lif = LIF(step_mode="single", decay=0.9)
+        self.readout = nn.Linear(units, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turn ``[T, N, inputs]`` into logits ``[N, 10]``."""
+        self.lif.reset()
+        spikes = x.new_zeros(x.shape[1], self.back.in_features)
+        total = 0.0
+        for now in x.unbind(0):
+            spikes = self.lif(self.into(now) + self.back(spikes))
+            total = total + spikes
+        logits: Tensor = self.readout(total / len(x))
+        return logits
+
+
+def build(name: str) -> tuple[nn.Module, Tensor]:
+    """Return a network and its inputs."""
+    torch.manual_seed(0)
+    if name == "recurrent":
+        return RecurrentNet(), 3.0 * torch.randn(50, 64, 64)
+    return ConvNet(int(name.removeprefix("conv"))), torch.rand(64, 1, 28, 28)
+
+
+def measure(name: str, collect: str, pairs: int) -> dict[str, Any]:
+    """Return the ratio of recorded to other steps, the median over pairs of neighbours."""
+    model, inputs = build(name)
+    targets = torch.randint(0, 10, (64,))
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+
+    def step(probe: Any) -> float:
+        before = time.process_time()
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        probe.step(loss=loss)
+        return time.process_time() - before
+
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        # In turn: neither neighbour is always the first.
+        spikescope.watch(
+            model, Path(folder) / "run", lambda k: k % 4 in (1, 2), collect=collect
+        ) as probe,
+    ):
+        for _ in range(4):
+            step(probe)
+        for k in range(2 * pairs):
+            recorded = probe.recording
+            assert recorded == (k % 4 in (1, 2))
+            seconds[recorded].append(step(probe))
+    ratios = [a / b for a, b in zip(seconds[True], seconds[False], strict=True)]
+    ratio = statistics.median(ratios)
+    return {
+        "network": name,
+        "collect": collect,
+        "plain_s": statistics.median(seconds[False]),
+        "recorded_s": statistics.median(seconds[True]),
+        "recorded_over_plain": ratio,
+        "quartiles": statistics.quantiles(ratios, n=4)[::2],
+        "default_schedule": 1.0 + (ratio - 1.0) / 50,
+        "pairs": pairs,
+    }
+
+
+def unrecorded(pairs: int) -> dict[str, Any]:
+    """Return what a step costs that is not recorded: with a probe on, and without."""
+    model, inputs = build("conv16")
+    inputs = inputs[:16]
+    targets = torch.randint(0, 10, (16,))
+
+    def run(probe: Any) -> float:
+        before = time.process_time()
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        loss.backward()
+        model.zero_grad()
+        if probe is not None:
+            probe.step(loss=loss)
+        return time.process_time() - before
+
+    off, on = [], []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        spikescope.watch(model, Path(folder) / "run", lambda k: False) as probe,
+    ):
+        for k in range(2 * pairs):
+            (on if k % 2 else off).append(run(probe if k % 2 else None))
+    ratios = [a / b for a, b in zip(on, off, strict=True)]
+    return {"unrecorded_over_plain": statistics.median(ratios), "pairs": pairs}
+
+
+def facts() -> dict[str, Any]:
+    """Return where and with what it was measured."""
+    ask = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(ask, capture_output=True, text=True, cwd=Path(__file__).parent)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return {
+        "processor": next((x.partition(": ")[2] for x in lines if x.startswith("model name")), ""),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "spikescope": spikescope.__version__,
+        "commit": commit.stdout.strip(),
+    }
+
+
+def main() -> None:
+    """Measure and write a JSON file."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--networks", nargs="+", default=["conv16", "conv32", "recurrent"])
+    parser.add_argument("--levels", nargs="+", default=["economy", "standard", "full"])
+    wanted = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for name in wanted.networks:
+        for level in wanted.levels:
+            rows.append(measure(name, level, wanted.pairs))
+            print(json.dumps(rows[-1]), file=sys.stderr)
+    result = {**facts(), "overhead": rows, "unrecorded": unrecorded(10 * wanted.pairs)}
+    text = json.dumps(result, indent=2)
+    if wanted.out is None:
+        print(text)
+    else:
+        wanted.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,371 @@
+"""Parts become few, a run stays within its bound, is resumed, has one writer, lives anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from synthetic import columns, header, row
+from torch import nn
+
+import spikescope
+from spikescope.data import process, remote
+from spikescope.data.compaction import TOGETHER, compact, halve, size_of
+from spikescope.data.parts import TABLES, part_paths, read_part, write_part
+from spikescope.data.runs import RunError, open_run
+from spikescope.data.store import RunBusy, RunStore
+from spikescope.probes.lif import LIF
+
+ROW = row(0, "a", 1)
+
+
+def step_rows(step: int, weight: int = 1) -> dict[str, list[Any]]:
+    """Return the rows of a step: three timesteps whose numbers tell the step."""
+    counts = np.zeros(256, dtype=np.int64)
+    counts[step % 200] = 8 * weight
+    rows = [
+        ROW | {"step": step, "t": t, "count": 8 * weight, "u_mean": step + t / 8, "density": counts}
+        for t in (1, 2, 3)
+    ]
+    return columns(rows)
+
+
+def filled(path: Path, steps: int, **settings: Any) -> RunStore:
+    store = RunStore(path, header(["a"]), **settings)
+    for step in range(steps):
+        store.append("records", step_rows(step))
+        store.append("scalars", {"step": [step], "name": ["loss"], "value": [float(step)]})
+    return store
+
+
+# ---- compaction
+
+
+def test_many_small_parts_become_few_and_nothing_is_lost(tmp_path: Path) -> None:
+    steps = 3 * TOGETHER + 5
+    store = filled(tmp_path / "run", steps)
+    assert len(part_paths(store.path, "records")) == 3 + 5
+    assert sorted(file.name for file in store.path.glob("records-*"))[:2] == [
+        f"records-00000001-{TOGETHER:08d}.parquet",
+        f"records-{TOGETHER + 1:08d}-{2 * TOGETHER:08d}.parquet",
+    ]
+    run = open_run(store.path)
+    table = run.table(["u_mean"])
+    assert table["u_mean"].tolist() == [s + t / 8 for s in range(steps) for t in (1, 2, 3)]
+    assert run.scalars()["loss"].tolist() == list(range(steps))
+    assert run.problems == []
+
+
+def test_a_kill_between_the_new_part_and_the_old_ones_shows_no_row_twice(tmp_path: Path) -> None:
+    store = filled(tmp_path / "run", 6)
+    before = open_run(store.path).table()
+    parts = part_paths(store.path, "records")
+    kept = {path: path.read_bytes() for path in parts}
+    assert compact(store.path, "records", together=2) == 6
+    assert len(part_paths(store.path, "records")) == 1
+    for path, content in kept.items():  # as if it had been killed before they went
+        path.write_bytes(content)
+        assert open_run(store.path).table().equals(before)
+    assert len(list(store.path.glob("records-*"))) == 7
+    # The control: under a name that does not say what it stands for, rows would come twice.
+    (whole,) = part_paths(store.path, "records")
+    whole.rename(store.path / "records-00000099.parquet")
+    assert len(open_run(store.path).table()) == 2 * len(before)
+
+
+def test_numbers_go_on_behind_what_was_compacted(tmp_path: Path) -> None:
+    store = filled(tmp_path / "run", TOGETHER)
+    store.append("records", step_rows(TOGETHER))
+    last = part_paths(store.path, "records")[-1]
+    assert last.name == f"records-{TOGETHER + 1:08d}.parquet"
+
+
+def test_a_torn_part_is_not_compacted_away(tmp_path: Path) -> None:
+    store = filled(tmp_path / "run", 6)
+    torn = part_paths(store.path, "records")[2]
+    os.truncate(torn, 100)
+    compact(store.path, "records", together=2)
+    run = open_run(store.path)
+    assert sorted(set(run.table()["step"])) == [0, 1, 3, 4, 5]
+    assert len(run.problems) == 1
+    assert torn.exists()
+
+
+def test_a_part_that_goes_while_it_is_read_is_found_in_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spikescope.data import reading
+
+    store = filled(tmp_path / "run", 6)
+    before = open_run(store.path).table()
+    calls = []
+
+    def late(path: Path, names: Any = None) -> Any:
+        calls.append(path.name)
+        if len(calls) == 3:
+            compact(store.path, "records", together=2)
+        return read_part(path, names)
+
+    monkeypatch.setattr(reading, "read_part", late)
+    run = open_run(store.path)
+    assert run.table().equals(before)
+    assert run.problems == []
+    assert calls[-1] == "records-00000001-00000006.parquet"
+
+
+# ---- the bound
+
+
+def test_a_run_stays_within_its_bound_and_the_newest_finest(tmp_path: Path) -> None:
+    bound = 120_000
+    store = RunStore(tmp_path / "run", header(["a"]), max_bytes=bound)
+    largest = 0
+    for step in range(200):
+        store.append("records", step_rows(step))
+        largest = max(largest, size_of(store.path))
+    assert largest <= bound
+    assert store.merges > 0
+    assert not store.full
+    run = open_run(store.path)
+    table = run.table(["count", "u_mean"])
+    kept = sorted(set(table["step"]))
+    assert kept[0] == 0
+    assert kept[-1] == 199
+    # Nothing went: each record stands for the elements of all steps that it holds.
+    assert table.groupby("t")["count"].sum().tolist() == [200 * 8] * 3
+    gaps = np.diff(kept)
+    assert gaps[-1] == 1
+    assert (gaps[: len(gaps) // 2].mean()) > gaps[len(gaps) // 2 :].mean()
+    for t, rows in table.groupby("t"):
+        mean = (rows["u_mean"] * rows["count"]).sum() / rows["count"].sum()
+        assert mean == pytest.approx(np.arange(200).mean() + t / 8, rel=1e-12)
+    counts = run.density("a").counts.sum((0, 1))
+    want = np.zeros(256, dtype=int)
+    np.add.at(want, np.arange(200) % 200, 3 * 8)
+    assert np.array_equal(counts, want)
+
+
+def test_without_a_bound_it_grows(tmp_path: Path) -> None:
+    store = filled(tmp_path / "run", 80)
+    assert store.merges == 0
+    assert len(set(open_run(store.path).table()["step"])) == 80
+
+
+def test_a_bound_that_cannot_be_kept_is_said_once(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), LIF())
+    with (
+        pytest.warns(spikescope.SpikescopeWarning, match="max_bytes") as warned,
+        spikescope.watch(model, tmp_path / "run", every=1, max_bytes=100_000) as probe,
+    ):
+        probe._writer.store._most = 10  # type: ignore[union-attr]
+        for _ in range(4):
+            model(torch.randn(3, 5, 4)).sum().backward()
+            probe.step()
+    assert sum("too small" in str(entry.message) for entry in warned) == 1
+    assert len(set(open_run(tmp_path / "run").table()["step"])) >= 1
+
+
+@pytest.mark.parametrize("table", ["maps", "joints", "scalars", "vitals", "records"])
+def test_halving_keeps_every_count(table: str, tmp_path: Path) -> None:
+    values: dict[str, Any] = {
+        "step": [0, 10, 20, 30, 40],
+        "mode": ["train"] * 5,
+        "layer": ["a"] * 5,
+        "t": [1] * 5,
+        "shape": [[2, 2]] * 5,
+        "chances": [3] * 5,
+        "spikes": [[1, 0, 2, 3]] * 5,
+        "counts": [[1, 2]] * 5,
+        "name": ["loss"] * 5,
+        "value": [1.0, 2.0, 3.0, 4.0, 5.0],
+        "quantity": ["value_norm"] * 5,
+    }
+    if table == "records":
+        values = columns([ROW | {"step": step} for step in values["step"]])
+    path = tmp_path / f"{table}-00000001.parquet"
+    write_part(path, table, {name: values[name] for name in TABLES[table].names})
+    rows = halve(table, read_part(path))
+    assert rows is not None
+    assert rows["step"].to_pylist() == [0, 20, 40]
+    if table == "maps":
+        assert rows["spikes"].to_pylist() == [[2, 0, 4, 6], [2, 0, 4, 6], [1, 0, 2, 3]]
+        assert rows["chances"].to_pylist() == [6, 6, 3]
+    if table == "joints":
+        assert rows["counts"].to_pylist() == [[2, 4], [2, 4], [1, 2]]
+    if table == "records":
+        assert rows["count"].to_pylist() == [2 * ROW["count"]] * 2 + [ROW["count"]]
+    assert halve(table, rows.slice(0, 1)) is None
+
+
+# ---- resuming
+
+
+def watched(path: Any, steps: int, **settings: Any) -> Any:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), LIF())
+    with spikescope.watch(model, path, every=2, **settings) as probe:
+        for step in range(steps):
+            model(torch.randn(3, 5, 4)).sum().backward()
+            probe.step(loss=float(step))
+    return probe
+
+
+def test_a_run_goes_on_behind_its_last_step(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    watched(path, 5, resume=True)  # there is none yet: the same command serves the first start
+    probe = watched(path, 4, resume=True)
+    assert probe.path == path
+    run = open_run(path)
+    assert sorted(set(run.table()["step"])) == [0, 2, 4, 6, 8]
+    assert run.scalars().index.tolist() == list(range(9))
+    assert run.scalars()["loss"].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    assert run.header["resumed"] == [5]
+    assert (run.state, run.end["steps"]) == ("finished", 9)
+
+
+def test_what_a_checkpoint_does_not_know_is_superseded(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    watched(path, 9)
+    before = open_run(path).table()
+    watched(path, 3, resume=4)
+    run = open_run(path)
+    assert sorted(set(run.table()["step"])) == [0, 2, 4, 6]
+    assert run.table()[run.table()["step"] < 4].equals(before[before["step"] < 4])
+    assert run.scalars()["loss"].tolist() == [0, 1, 2, 3, 0, 1, 2]
+    assert run.header["resumed"] == [4]
+    assert run.problems == []
+
+
+def test_without_resume_a_new_folder_is_taken(tmp_path: Path) -> None:
+    watched(tmp_path / "run", 3)
+    with pytest.warns(spikescope.SpikescopeWarning, match="exists and is kept"):
+        probe = watched(tmp_path / "run", 3)
+    assert probe.path == tmp_path / "run-2"
+
+
+# ---- one writer
+
+
+def test_two_writers_of_one_run_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], stdin=pipe, stdout=pipe, text=True
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        json.dump([str(path), header(["a"]), step_rows(0)], other.stdin, default=np.ndarray.tolist)
+        other.stdin.write("\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == "ready\n"
+        with pytest.raises(RunBusy, match="is being written by another process"):
+            RunStore(path, header(["a"]), resume=True)
+        before = {file.name: file.read_bytes() for file in path.iterdir()}
+        with pytest.warns(spikescope.SpikescopeWarning, match="the probe stays off") as warned:
+            probe = watched(path, 3, resume=True)
+        assert len(warned) == 1
+        assert not probe.active
+        assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+    assert RunStore(path, header(["a"]), resume=True).first == 1
+
+
+HOLD = """
+import json, sys
+from spikescope.data.store import RunStore
+path, header, rows = json.loads(sys.stdin.readline())
+RunStore(path, header).append("records", rows)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_number_that_was_given_out_again_is_another_process() -> None:
+    me = process.this_process()
+    assert process.is_alive(me) is True
+    assert process.is_alive(me | {"started": me["started"] - 1}) is False
+    assert process.is_alive(me | {"boot": "another"}) is False
+    assert process.is_alive({"host": me["host"], "pid": me["pid"]}) is True  # an older run
+    assert process.is_alive(me | {"host": "elsewhere"}) is None
+    for pid in (None, "x", 2**40, 4_000_000):
+        assert process.is_alive(me | {"pid": pid}) is False
+
+
+def test_a_run_whose_process_number_was_given_out_again_is_broken_off(tmp_path: Path) -> None:
+    store = filled(tmp_path / "run", 1)
+    assert open_run(store.path).state == "recording"
+    path = store.path / "run.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"started": content["started"] - 1}))
+    assert open_run(store.path).state == "broken off"
+
+
+# ---- other filesystems
+
+
+@pytest.fixture
+def address() -> Any:
+    files = fsspec.filesystem("memory")
+    yield "memory://bucket/runs/a"
+    if files.exists("/bucket"):
+        files.rm("/bucket", recursive=True)
+
+
+def test_a_run_in_an_object_store(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "REFRESH_SECONDS", 0.0)
+    probe = watched(address, 5)
+    assert probe.path == address
+    run = open_run(address)
+    assert (run.state, run.name) == ("finished", "a")
+    assert sorted(set(run.table()["step"])) == [0, 2, 4]
+    assert run.scalars()["loss"].tolist() == [0, 1, 2, 3, 4]
+    with pytest.warns(spikescope.SpikescopeWarning, match="exists and is kept"):
+        assert watched(address, 1).path == f"{address}-2"
+    watched(address, 3, resume=True)
+    assert sorted(set(run.table()["step"])) == [0, 2, 4, 6]  # the open run sees it
+    assert open_run(address).header["resumed"] == [5]
+
+
+def test_a_remote_reader_sees_no_row_twice_and_misses_none(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "REFRESH_SECONDS", 0.0)
+    store = RunStore(address, header(["a"]))
+    run = open_run(address)
+    for step in range(TOGETHER + 2):
+        store.append("records", step_rows(step))
+        if step % 8 == 0 or step >= TOGETHER - 2:
+            assert sorted(run.table()["step"]) == [s for s in range(step + 1) for _ in range(3)]
+    names = fsspec.filesystem("memory").find("/bucket")
+    assert len([name for name in names if "records-" in name]) == 3
+    assert not [name for name in names if name.endswith(".tmp")]
+
+
+def test_a_store_that_refuses_switches_the_probe_off(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(fsspec.implementations.memory.MemoryFileSystem, "pipe_file", refuse)
+    with pytest.warns(spikescope.SpikescopeWarning, match="Access Denied"):
+        assert not watched(address, 3).active
+
+
+@pytest.mark.parametrize("wrong", ["memory://bucket/none", "nosuchprotocol://a/b"])
+def test_an_address_without_a_run_is_named(wrong: str) -> None:
+    with pytest.raises(RunError, match=wrong):
+        open_run(wrong)
+
+
+def test_a_local_address_works_like_a_path(tmp_path: Path) -> None:
+    watched(f"file://{tmp_path}/run", 3)
+    assert len(open_run(f"file://{tmp_path}/run").table()) == 6
+    assert len(open_run(tmp_path / "run").table()) == 6
