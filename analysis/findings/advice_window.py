@@ -49,7 +49,7 @@ def window_advice(evidence: Evidence, layer: Layer, t: int, aim: Aim) -> tuple[A
     std = float(np.sqrt(share @ (centres - mean) ** 2))
     if not std > 0.0:
         return ()
-    looked = [_width(counts, edges, surrogate, std, aim)]
+    looked: list[Advice | None] = [_width(counts, edges, surrogate, std, aim)]
     if aim == "wider":
         looked.append(_threshold(evidence, layer, t, counts, edges, surrogate, mean + std))
         if t == 0:
@@ -92,7 +92,13 @@ def _width(
         text = f"{said.capitalize()} (two standard deviations of u) {verb} the surrogate's rms "
         text += f"from {rms[0]:.2g} to {rms[1]:.2g}."
         return Advice(
-            "surrogate width", helps, text, "rms of the surrogate", *map(float, rms), VALID_WIDTH
+            "surrogate width",
+            helps,
+            text,
+            "rms of the surrogate",
+            float(rms[0]),
+            float(rms[1]),
+            VALID_WIDTH,
         )
     helps = after > before and after >= MOST_COVERED
     verb = "takes" if helps else "would only take"

@@ -57,7 +57,7 @@ class Evidence:
     @cached_property
     def layers(self) -> list[Layer]:
         """Recorded layers that appear in the record, input first."""
-        present = set(self.table["layer"])
+        present = set(self.table["layer"].unique())
         return [layer for layer in self.run.covered if layer.name in present]
 
     @cached_property
@@ -139,12 +139,13 @@ class Evidence:
 
     def now(self, column: str) -> np.ndarray:
         """Return a column inside the window, ``[layer, record, t]``."""
-        return self.cube(column)[:, self.recent]
+        window: np.ndarray = self.cube(column)[:, self.recent]
+        return window
 
     @cached_property
     def seen(self) -> np.ndarray:
         """``[layer, t]`` whether the window holds it."""
-        return ~np.isnan(self.now("elements")).all(axis=1)
+        return np.asarray(~np.isnan(self.now("elements")).all(axis=1))
 
     def timesteps(self, layer: str) -> list[int]:
         """Return the timesteps that the window holds, from 1."""

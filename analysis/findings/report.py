@@ -139,7 +139,7 @@ def _short(value: Any) -> str:
 
 
 def _associated(settings: list[dict[str, str]], has: np.ndarray) -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
     for name in dict.fromkeys(name for entry in settings for name in entry):
         values = np.array([entry.get(name, "") for entry in settings])
         for value in np.unique(values):

@@ -137,6 +137,8 @@ def gradient_lost_over_time(evidence: Evidence) -> Iterator[Finding]:
 def gradient_grows_over_time(evidence: Evidence) -> Iterator[Finding]:
     """G6: the gradient grows from the last timestep towards the first."""
     for place, ends, figure, ratio, known in _over_time(evidence):
+        if not figure.low > 1.0 / scaled(ends[1] - ends[0])[0]:
+            continue  # below it without any leak
         natural = accumulation(evidence, place, ends[1] - ends[0] + 1)
         warning, error = (natural / bound for bound in scaled(ends[1] - ends[0]))
         if not figure.low > warning:

@@ -228,7 +228,7 @@ def _away(evidence: Evidence, quantity: str, series: Series) -> Finding | None:
 
 def _strength(quantity: str, values: np.ndarray) -> np.ndarray:
     if quantity == "threshold":
-        return np.abs(values)
+        return np.asarray(np.abs(values))
     return 1.0 / np.maximum(1.0 - values, 1e-12)
 
 

@@ -158,7 +158,7 @@ def _sizes(
         np.isin(evidence.steps, density.steps) & (evidence.steps >= evidence.window[0])
     )
     timesteps = density.t - 1
-    take = np.ix_([place], records, timesteps)
+    take = np.ix_(np.array([place]), records, timesteps)
     count = evidence.cube("count")[take][0]
     there = count > 0
     columns = {name: evidence.cube(name)[take][0] for name in _SIZE_COLUMNS}

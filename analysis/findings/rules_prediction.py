@@ -18,7 +18,7 @@ PREDICTED_NOTE = 3.0
 """Factor between recorded and predicted rate: the Gaussian input, equal units and independence in
 time behind the prediction were seen to be off by up to a factor of 2 in healthy runs."""
 
-MOST_PREDICTED = 8
+MOST_PREDICTED = 4
 """Layers for which the transfer operator is solved: those that a quick estimate finds odd."""
 
 R5_SOURCE = "stationary law of the neuron under the recorded mean and spread of the input"

@@ -80,8 +80,9 @@ class Vitals:
     def _split(self, rows: pd.DataFrame) -> list[Series]:
         found = []
         keys = ["layer", "name", "t"]
-        for (layer, name, t), part in rows.groupby(keys, sort=False):
+        for found_at, part in rows.groupby(keys, sort=False):
+            layer, name, t = (str(entry) for entry in found_at)
             part = part.drop_duplicates("step", keep="last").sort_values("step")
             steps, values = part["step"].to_numpy(), part["value"].to_numpy(dtype=float)
-            found.append(Series(str(layer), str(name), int(t), steps, values, self._start))
+            found.append(Series(layer, name, int(t), steps, values, self._start))
         return found
