@@ -103,6 +103,12 @@ def report(rows: list[dict[str, Any]], out: Path) -> Section:
         for arm in ARMS[1:]:
             section.claims += _claims(task, arm, arms)
     section.text.append("\n".join(table))
+    if any(c.verdict == "contradicted" and "mp_init_all" in c.name for c in section.claims):
+        section.text.append(
+            "*All* is not the published form. Where it widens the drift: silent units sit far "
+            "below the others and pull the mean down, the start with it, and all units then fire "
+            "less at t = 1. A start that matches the mean of u need not bring the laws nearer."
+        )
     plots.drift_and_rate(rows, out / "c_mp_init.png")
     section.plots.append("c_mp_init.png")
     return section

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spikescope.analysis.surrogate import Surrogate
 from spikescope.data.datasets import Dataset, load, stratified_split
 from spikescope.probes.lif import reset_state
 from spikescope.probes.models.catalogue import build_network
@@ -32,6 +33,7 @@ class Task:
         data_settings: arguments of the data set.
         settings: arguments of the network.
         default_weights: draw the weights anew as torch's own layers do, as most people start.
+        Such a task has no grid: where a network is silent, no surrogate makes it fire.
     """
 
     network: str
@@ -56,6 +58,21 @@ TASKS = {
     "randman": Task("recurrent-small", "randman", 150, 5e-3, 64, _RANDMAN, (("decay", 0.9),)),
     "randman, default weights": Task(
         "recurrent-small", "randman", 150, 5e-3, 64, _RANDMAN, (("decay", 0.9),), True
+    ),
+    "digits, default weights": Task(
+        "vgg-small",
+        "digits",
+        100,
+        2e-3,
+        64,
+        settings=(
+            ("depth", 5),
+            ("channels", 8),
+            ("timesteps", 4),
+            ("norm", "none"),
+            ("surrogate", Surrogate("fast_sigmoid", peak=1.0, width=0.04)),
+        ),
+        default_weights=True,
     ),
 }
 """Fixed before any grid was looked at."""
