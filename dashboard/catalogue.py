@@ -30,6 +30,9 @@ SPARKLINE = 100
 PATIENCE = 1.0
 """Seconds that a page waits for the findings before it is shown without them."""
 
+RESTING = 10.0
+"""A run that is being recorded is checked again after so many times as long as the last check."""
+
 _ONE_CHECK = threading.Lock()
 """Checks run one after the other: the processor belongs to the training."""
 
@@ -61,6 +64,7 @@ class Snapshot(LazyRun):
         # The youngest findings, shared with the run as it was before: they are shown while new
         # ones are worked out, and a check that comes late still counts.
         self._found: list[list[Finding]] = [[]] if before is None else before._found
+        self._rest = [0.0] if before is None else before._rest
         self._outdated = False
         if before is not None:
             before._outdated = True
@@ -92,12 +96,14 @@ class Snapshot(LazyRun):
     def findings(self) -> list[Finding]:
         """Findings of the run, the worst first; earlier ones while they are being worked out."""
         with self._lock:
-            if self._checker is None:
+            resting = self.state == "recording" and time.monotonic() < self._rest[0]
+            if self._checker is None and not resting:
                 # A daemon: a long check must not keep the server from ending.
                 self._checker = threading.Thread(target=self._check, daemon=True)
                 self._due = time.monotonic() + PATIENCE
                 self._checker.start()
-        self._checked.wait(max(0.0, self._due - time.monotonic()))
+        if self._checker is not None:
+            self._checked.wait(max(0.0, self._due - time.monotonic()))
         return self._found[0]
 
     def check(self) -> bool:
@@ -107,7 +113,7 @@ class Snapshot(LazyRun):
         findings arrive in between.
         """
         _ = self.findings
-        return not self.checking
+        return self._checked.is_set()
 
     @property
     def checking(self) -> bool:
@@ -118,7 +124,10 @@ class Snapshot(LazyRun):
         try:
             with _ONE_CHECK:
                 if not self._outdated:
+                    began = time.monotonic()
                     self._found[0] = diagnose(self)
+                    took = time.monotonic() - began
+                    self._rest[0] = time.monotonic() + RESTING * took
         except Exception as error:
             # What was recorded can be looked at all the same.
             log.exception("checking %s failed", self.name)

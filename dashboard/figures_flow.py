@@ -210,7 +210,12 @@ def decay_values(run: Run, *, step: int | None = None, mode: str = "train") -> p
 
 
 def _decays(run: Run, rows: pd.DataFrame) -> list[tuple[Any, ...]]:
-    by_layer = {str(name): part for name, part in rows.groupby("layer", sort=False)}
+    values = {name: rows[name].to_numpy(dtype=float) for name in _USED}
+    places = rows.groupby("layer", sort=False).indices
+    # Plain arrays: two hundred small frames would be most of the time.
+    by_layer = {
+        str(name): {key: value[at] for key, value in values.items()} for name, at in places.items()
+    }
     norms = {name: _norm(part) for name, part in by_layer.items()}
     names = [layer.name for layer in run.covered if norms.get(layer.name, (0.0, 0.0))[0] > 0]
     found: list[tuple[Any, ...]] = []
@@ -229,21 +234,26 @@ def _decays(run: Run, rows: pd.DataFrame) -> list[tuple[Any, ...]]:
     return found[::-1]
 
 
-def _norm(part: pd.DataFrame) -> tuple[float, float]:
+_USED = ("grad_u_count", "grad_u_square", "grad_u_rms", "grad_u_rms_se", "rate",
+         "surrogate_mean", "surrogate_square", "input_var")  # fmt: skip
+
+Part = dict[str, np.ndarray]
+
+
+def _norm(part: Part) -> tuple[float, float]:
     """Return the norm of dL/du over all timesteps, and its standard error."""
-    part = part[(part["grad_u_count"] > 0) & np.isfinite(part["grad_u_square"])]
-    squares = (part["grad_u_square"] * part["grad_u_count"]).to_numpy(dtype=float)
+    seen = (part["grad_u_count"] > 0) & np.isfinite(part["grad_u_square"])
+    squares = (part["grad_u_square"] * part["grad_u_count"])[seen]
     total = float(squares.sum())
     if not total > 0:
         return 0.0, 0.0
-    relative = (part["grad_u_rms_se"] / part["grad_u_rms"]).fillna(0.0).to_numpy(dtype=float)
+    rms, error = part["grad_u_rms"][seen], part["grad_u_rms_se"][seen]
+    relative = np.divide(error, rms, out=np.zeros(len(rms)), where=(rms > 0) & np.isfinite(error))
     # The timesteps share their samples: their errors add up fully.
     return float(np.sqrt(total)), float(np.sqrt(total) * (squares * relative).sum() / total)
 
 
-def _expected(
-    run: Run, name: str, above: str, part: pd.DataFrame, over: pd.DataFrame
-) -> tuple[float, float]:
+def _expected(run: Run, name: str, above: str, part: Part, over: Part) -> tuple[float, float]:
     try:
         lower, upper = plain_spec(run.layer(name).spec), plain_spec(run.layer(above).spec)
         return recorded_gain(lower, upper, part, over)
@@ -251,8 +261,8 @@ def _expected(
         return np.nan, np.nan
 
 
-def _per_timestep(run: Run, name: str, part: pd.DataFrame) -> tuple[float, float]:
-    values = part["grad_u_rms"].to_numpy(dtype=float)
+def _per_timestep(run: Run, name: str, part: Part) -> tuple[float, float]:
+    values = part["grad_u_rms"]
     measured = np.nan
     if len(values) > 1 and values[0] > 0 and values[-1] > 0:
         measured = float((values[0] / values[-1]) ** (1.0 / (len(values) - 1)))

@@ -276,51 +276,51 @@ def membrane_law(
             drawn.add_vrect(low, high, fillcolor=colours.band, line_width=0, layer="below")
     shades = time_colours(len(law.t), theme)
     settled = law.settled()
+    lines: dict[str, list[float | None]] = {"x": [], "y": [], "density": []}
     for place, j in enumerate(rows):
         base = float(len(rows) - 1 - place)
         stressed = t == law.t[j]
         heights = base + OVERLAP * np.minimum(law.density[j][inside] / full, 1.0)
-        drawn.add_trace(
-            go.Scatter(
-                x=[float(middle[0]), float(middle[-1])],
-                y=[base, base],
-                mode="lines",
-                hoverinfo="skip",
-                line={"width": 0.5, "color": colours.grid},
-            )
-        )
+        ends = [float(middle[0])], [float(middle[-1])]
+        # One line per ridge, closed along its own foot; the timestep is the text of its points.
         drawn.add_trace(
             go.Scatter(
                 name=f"t = {law.t[j]}",
-                x=middle.tolist(),
-                y=heights.tolist(),
-                customdata=[[law.layer, int(law.t[j]), float(d)] for d in law.density[j][inside]],
+                x=ends[0] + middle.tolist() + ends[1],
+                y=[base, *heights.tolist(), base],
+                customdata=[0.0, *law.density[j][inside].tolist(), 0.0],
+                text=str(law.t[j]),
                 mode="lines",
-                fill="tonexty",
+                fill="toself",
+                hoveron="points",
                 fillcolor=shades[j].replace("rgb(", "rgba(").replace(")", ", 0.55)"),
                 line={"width": 3.5 if stressed else 1.5, "color": shades[j], "shape": "hvh"},
                 hovertemplate=(
-                    f"t = %{{customdata[1]}}<br>{law.what} = %{{x:.3f}} {law.unit}<br>"
-                    f"density %{{customdata[2]:.3f}} per {law.unit}<extra></extra>"
+                    f"t = {law.t[j]}<br>{law.what} = %{{x:.3f}} {law.unit}<br>"
+                    f"density %{{customdata:.3f}} per {law.unit}<extra></extra>"
                 ),
             )
         )
         if settled is not None:
             over = settled[inside]
-            drawn.add_trace(
-                go.Scatter(
-                    name="predicted",
-                    x=middle.tolist(),
-                    y=(base + OVERLAP * np.minimum(over / full, 1.0)).tolist(),
-                    customdata=over.tolist(),
-                    mode="lines",
-                    line={"width": 1.5, "color": colours.text, "dash": "dash"},
-                    hovertemplate=(
-                        f"predicted stationary law<br>{law.what} = %{{x:.3f}} {law.unit}<br>"
-                        f"density %{{customdata:.3f}} per {law.unit}<extra></extra>"
-                    ),
-                )
+            lines["x"] += [*middle.tolist(), None]
+            lines["y"] += [*(base + OVERLAP * np.minimum(over / full, 1.0)).tolist(), None]
+            lines["density"] += [*over.tolist(), None]
+    if settled is not None:
+        drawn.add_trace(
+            go.Scatter(
+                name="predicted",
+                x=lines["x"],
+                y=lines["y"],
+                customdata=lines["density"],
+                mode="lines",
+                line={"width": 1.5, "color": colours.text, "dash": "dash"},
+                hovertemplate=(
+                    f"predicted stationary law<br>{law.what} = %{{x:.3f}} {law.unit}<br>"
+                    f"density %{{customdata:.3f}} per {law.unit}<extra></extra>"
+                ),
             )
+        )
     drawn.add_vline(x=law.level, line={"color": colours.text, "width": 2})
     drawn.add_annotation(
         x=law.level,

@@ -217,7 +217,7 @@ class LazyRun(Run):
                 if not any(np.isin(wanted, inside).any() for inside in held.values()):
                     continue
                 try:
-                    piece = read_part(path, columns)
+                    piece = read_part(path, columns, wanted)
                 except PartError as error:
                     vanished |= not path.exists()
                     if path.exists():

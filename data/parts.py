@@ -70,6 +70,9 @@ TABLES: dict[str, pa.Schema] = {
 
 _MERGED = b"spikescope.merged"
 
+GROUP_ROWS = 2048
+"""Rows that are stored together: a look at one step of a large part reads no more than these."""
+
 
 class PartError(ValueError):
     """A part that cannot be read; the message names the file and what is wrong with it."""
@@ -124,7 +127,9 @@ def write_part(
     if merged:
         frame = frame.replace_schema_metadata({_MERGED: str(merged)})
     sink = pa.BufferOutputStream()
-    pq.write_table(frame, sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(
+        frame, sink, compression="zstd", write_page_checksum=True, row_group_size=GROUP_ROWS
+    )
     write_bytes(path, sink.getvalue().to_pybytes())
 
 
@@ -141,12 +146,16 @@ def times_merged(path: Path) -> int:
         raise PartError(f"{path.name} cannot be read and is left out: {error}") from error
 
 
-def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read_part(
+    path: Path, columns: list[str] | None = None, steps: np.ndarray | None = None
+) -> pa.Table:
     """Read one part and verify its checksums.
 
     Args:
         path: the part.
         columns: columns to read; all if None.
+        steps: ``[n]`` steps, rising: rows stored apart from any of them are not read; others
+            may come along.
 
     Returns:
         An arrow table.
@@ -157,18 +166,29 @@ def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
     schema = TABLES[path.name.partition("-")[0]]
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read(columns)
             facts = file.metadata
-    except (pa.ArrowException, OSError, ValueError) as error:
+            every = range(facts.num_row_groups)
+            groups = [k for k in every if steps is None or _touches(facts.row_group(k), steps)]
+            table = file.read_row_groups(groups, columns)
+    except (pa.ArrowException, OSError, ValueError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise PartError(f"{path.name} cannot be read and is left out: {reason}") from error
     names = schema.names if columns is None else columns
     # The checksums do not reach the footer: it must agree with itself and with the schema.
-    rows = sum(facts.row_group(index).num_rows for index in range(facts.num_row_groups))
+    rows = [facts.row_group(index).num_rows for index in every]
     expected = pa.schema([schema.field(name) for name in names])
-    if not (rows == table.num_rows == facts.num_rows and table.schema.equals(expected)):
+    whole = sum(rows) == facts.num_rows and sum(rows[k] for k in groups) == table.num_rows
+    if not (whole and table.schema.equals(expected)):
         raise PartError(f"{path.name} cannot be read and is left out: its footer was altered")
     return table.replace_schema_metadata(None)
+
+
+def _touches(group: Any, steps: np.ndarray) -> bool:
+    """Return whether a row group can hold any of the steps, from its statistics."""
+    held = [group.column(k) for k in range(group.num_columns)]
+    range_ = next(column.statistics for column in held if column.path_in_schema == "step")
+    place = int(np.searchsorted(steps, range_.min))
+    return place < len(steps) and bool(steps[place] <= range_.max)
 
 
 def may_hold(path: Path, steps: np.ndarray) -> bool:

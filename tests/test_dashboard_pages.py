@@ -140,8 +140,10 @@ def test_the_predicted_law_lies_over_the_measured_one(client: FlaskClient, root:
     entry = measured_law(run, "block0.lif", step=0)
     assert entry is not None
     assert entry.predicted is not None
-    wanted = entry.predicted.law.pdf(np.array(law["x"]))
-    np.testing.assert_allclose(law["customdata"], wanted, rtol=1e-9)
+    x, density = (np.array(law[name], dtype=float) for name in ("x", "customdata"))
+    drawn = np.isfinite(x)
+    assert (~drawn).sum() == 6  # once over each timestep
+    np.testing.assert_allclose(density[drawn], entry.predicted.law.pdf(x[drawn]), rtol=1e-9)
     assert "theory predicts" in words(parts["content"])
     # A layer whose threshold alone is known has none, and it is said.
     assert law["line"]["dash"] == "dash"
@@ -468,6 +470,7 @@ def test_earlier_findings_stay_while_new_ones_are_worked_out(
         return [Finding("G1", "error", "", None, (0, last), 0.0, 0.0, 0.0, "", "Bad.", "A paper")]
 
     monkeypatch.setattr(catalogue_module, "diagnose", judge)
+    monkeypatch.setattr(catalogue_module, "RESTING", 0.0)
     catalogue = Catalogue(tmp_path)
     assert catalogue.run("live").findings[0].steps == (0, 0)
     go.clear()
@@ -481,6 +484,36 @@ def test_earlier_findings_stay_while_new_ones_are_worked_out(
     run._due = time.monotonic() + 10
     assert run.findings[0].steps == (0, 5)
     assert not run.checking
+
+
+def test_a_recorded_run_is_not_checked_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor belongs to the training: after a check there is a rest, and then another."""
+    store = RunStore(tmp_path / "live", header(["net"]))
+    store.append("records", columns([row(0, "net", 1)]))
+    checked: list[int] = []
+
+    def judge(run: Any) -> list[Finding]:
+        checked.append(int(run.table()["step"].max()))
+        time.sleep(0.05)
+        return []
+
+    monkeypatch.setattr(catalogue_module, "diagnose", judge)
+    catalogue = Catalogue(tmp_path)
+    assert catalogue.run("live").check()
+    store.append("records", columns([row(5, "net", 1)]))
+    assert not catalogue.run("live").check()  # resting: to be asked again
+    assert checked == [0]
+    until = time.monotonic() + 10
+    while not catalogue.run("live").check() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert checked == [0, 5]
+    # A run that has ended is checked at once.
+    store.append("records", columns([row(9, "net", 1)]))
+    store.end("finished", steps=10)
+    assert catalogue.run("live").check()
+    assert checked == [0, 5, 9]
 
 
 def test_failing_rules_leave_the_record_to_be_seen(

@@ -158,8 +158,8 @@ def test_law_is_the_density_of_u_in_thresholds(run: Run) -> None:
     ridges = {trace.name: trace for trace in drawn.data if trace.name and "t =" in trace.name}
     assert list(ridges) == [f"t = {t}" for t in range(1, 7)]
     ridge = ridges["t = 3"]
-    x = np.array(ridge.x)
-    density = np.array([entry[2] for entry in ridge.customdata], dtype=float)
+    x = np.array(ridge.x)[1:-1]  # without the corners of its foot
+    density = np.array(ridge.customdata[1:-1], dtype=float)
     counts = run.density("block2.lif", steps=[50])
     expected = counts.counts[0, 2] / counts.counts[0, 2].sum() / np.diff(counts.edges)
     places = np.searchsorted(1.0 + counts.edges, x) - 1

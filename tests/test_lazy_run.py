@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import pytest
 from synthetic import columns, header, row, write_run
 
 from spikescope.dashboard import lazy as lazy_module
 from spikescope.dashboard.lazy import QUANTILES, LazyRun, lazy
+from spikescope.data.parts import part_paths, read_part
 from spikescope.data.runs import RunError, open_run
 from spikescope.data.store import RunStore
 
@@ -28,9 +30,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     seen: list[tuple[str, int]] = []
     read = lazy_module.read_part
 
-    def note(path: Path, names: list[str] | None = None) -> Any:
+    def note(path: Path, names: list[str] | None = None, steps: Any = None) -> Any:
         seen.append((path.name, len(names or ())))
-        return read(path, names)
+        return read(path, names, steps)
 
     monkeypatch.setattr(lazy_module, "read_part", note)
     return seen
@@ -198,3 +200,19 @@ def test_lazy_keeps_what_it_read_as_long_as_the_run(path: Path) -> None:
     assert lazy(run) is lazy(run)
     assert lazy(lazy(run)) is lazy(run)
     assert lazy(open_run(path)) is not lazy(run)
+
+
+def test_rows_of_other_steps_in_a_part_are_not_read(tmp_path: Path) -> None:
+    names = [f"block{k}.lif" for k in range(30)]
+    store = RunStore(tmp_path / "run", header(names))
+    rows = [row(step, name, t) for step in range(50) for name in names for t in (1, 2)]
+    store.append("records", columns(rows))
+    (path,) = part_paths(store.path, "records")
+    whole = read_part(path)
+    one = read_part(path, ["step", "layer", "density"], np.array([49]))
+    assert len(rows) // 2 > len(one) >= 60
+    mine = pc.equal(one["step"], 49)
+    expected = whole.filter(pc.equal(whole["step"], 49))
+    assert one.filter(mine)["density"].equals(expected["density"])
+    assert len(read_part(path, ["step"], np.array([77]))) == 0
+    assert LazyRun(store.path).rows_at(49)["layer"].nunique() == 30

@@ -75,8 +75,8 @@ window.dash_clientside.spikescope = {
                     write("layer", cell[0]);
                     write("t", cell[1]);
                     write("step", steps[standing("step")]);
-                } else if (id.goes === "t" && point.customdata) {
-                    write("t", point.customdata[1]);
+                } else if (id.goes === "t" && (point.text || Array.isArray(point.customdata))) {
+                    write("t", point.text || point.customdata[1]);
                 } else if (id.goes === "step") {
                     write("step", Math.round(point.x));
                 }
