@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from findings_cases import CASES, Case, write
 
@@ -74,3 +75,23 @@ def sentences(text: str) -> list[str]:
 def test_sentences_are_counted() -> None:
     assert len(sentences("It is 0.5 of 1.0. Now what? Yes, t = 1.")) == 3
     assert len(sentences("It is 0.5; e.g. this.")) == 1
+
+
+def test_a_gradient_with_a_clear_mean_is_no_walk(tmp_path: Path) -> None:
+    noisy = CASES["G10"][0].make(0.05)
+    assert found(write(tmp_path / "noisy", noisy), "G10")
+    clear = CASES["G10"][0].make(0.05)
+    clear.vitals = [
+        (layer, name, quantity, value + 1.0 if quantity == "gradient_mean" else value, t)
+        for layer, name, quantity, value, t in clear.vitals
+    ]
+    assert found(write(tmp_path / "clear", clear), "G10") == []
+
+
+def test_an_unsteady_figure_does_not_fire_where_a_steady_one_does(tmp_path: Path) -> None:
+    steady = CASES["M5"][0].make(0.96)
+    assert found(write(tmp_path / "steady", steady), "M5")
+    unsteady = CASES["M5"][0].make(0.96)
+    wave = 0.96 + 0.04 * np.where(np.arange(32) % 2, 1.0, -1.0)
+    unsteady.vitals = [(layer, name, q, wave, t) for layer, name, q, _, t in unsteady.vitals]
+    assert found(write(tmp_path / "unsteady", unsteady), "M5") == []
