@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..data.fine import Joint
+from ..data.parts import part_paths
 from ..data.runs import Layer, Run
 from .figures_law import gradient_interval
 from .figures_style import figure, nothing, palette
+from .lazy import last_step, lazy
 
 TITLE = "Where dL/ds arrives"
 
@@ -19,49 +20,43 @@ NOT_RECORDED = "Not recorded: watch(model, collect='full') records it."
 
 def joint_values(
     run: Run, layer: str, *, step: int | None = None, mode: str = "train"
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
-    """Return the joint histogram of u - threshold and |dL/ds| over all timesteps of a step.
+) -> Joint | None:
+    """Return the joint histograms of u - threshold and |dL/ds| at one step.
 
     Args:
         run: a recorded run.
         layer: name of a layer.
-        step: a recorded step; of the steps that have one the nearest before it, the last if None.
+        step: a recorded step; the last one of this layer if None.
         mode: ``"train"`` or ``"eval"``.
 
     Returns:
-        ``(counts [u_bin, g_bin], u_edges, g_edges, step)``; None where it was not recorded.
+        The histograms of that step alone; None where they were not recorded.
+
+    Raises:
+        RunError: an unknown layer.
     """
-    reader: Any = getattr(run, "joint", None)
-    if reader is None:
+    at = last_step(lazy(run), layer, mode) if step is None else step
+    if at is None:
         return None
-    joint = reader(layer) if mode == "train" else None
-    if joint is None or not len(joint.steps):
-        return None
-    steps = np.asarray(joint.steps)
-    place = len(steps) - 1
-    if step is not None:
-        place = max(int(np.searchsorted(steps, step, side="right")) - 1, 0)
-    counts = np.asarray(joint.counts[place]).sum(axis=0)
-    return counts, np.asarray(joint.u_edges), np.asarray(joint.g_edges), int(steps[place])
+    joint = run.joint(layer, mode=mode, steps=[at])
+    return joint if len(joint.steps) and joint.counts.sum() else None
 
 
-def joint_frame(run: Run, layer: str, *, step: int | None = None, mode: str = "train") -> Any:
+def joint_frame(
+    run: Run, layer: str, *, step: int | None = None, mode: str = "train"
+) -> pd.DataFrame:
     """Return the filled cells of the joint histogram as a table."""
     found = joint_values(run, layer, step=step, mode=mode)
-    names = [
-        "u - threshold from (thresholds)",
-        "to",
-        "|dL/ds| from (loss / spike)",
-        "to ",
-        "elements",
-    ]
+    names = ["u - threshold from (thresholds)", "u - threshold to (thresholds)",
+             "|dL/ds| from (loss / spike)", "|dL/ds| to (loss / spike)", "elements"]  # fmt: skip
     if found is None:
         return pd.DataFrame(columns=names)
-    counts, u_edges, g_edges, _ = found
+    counts = found.counts[0].sum(axis=0)
     rows = [
-        (u_edges[i], u_edges[i + 1], g_edges[j], g_edges[j + 1], int(counts[i, j]))
+        (found.u_edges[i], found.u_edges[i + 1], found.g_edges[j], found.g_edges[j + 1],
+         int(counts[i, j]))
         for i, j in zip(*np.nonzero(counts), strict=True)
-    ]
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=names)
 
 
@@ -85,29 +80,37 @@ def joint_density(
     """
     entry = run.layer(layer)
     found = joint_values(run, layer, step=step, mode=mode)
-    if found is None or not found[0].sum():
-        return nothing(theme, TITLE, NOT_RECORDED)
-    counts, u_edges, g_edges, at = found
+    if found is None:
+        holds = part_paths(run.path, "joints")
+        return nothing(
+            theme, TITLE, f"Not recorded at this step in {mode}." if holds else NOT_RECORDED
+        )
+    counts, at = found.counts[0].sum(axis=0), int(found.steps[0])
     colours = palette(theme)
     share = counts / counts.sum()
-    # Gradients that are exactly 0, or below the first edge, have a bin without a width in decades.
-    rows = (g_edges[:-1] > 0) & np.isfinite(g_edges[1:])
-    heights = np.sqrt(g_edges[:-1][rows] * g_edges[1:][rows])
-    middle = (u_edges[1:] + u_edges[:-1]) / 2
+    middle = (found.u_edges[1:] + found.u_edges[:-1]) / 2
+    # Exact zeros have no place on a log axis: the sentence says how many they are.
+    filled = np.flatnonzero(counts[:, 2:].any(axis=0)) + 2
+    rows = np.arange(filled[0], filled[-1] + 1) if len(filled) else np.array([], dtype=int)
+    heights = np.log10(np.sqrt(found.g_edges[rows] * found.g_edges[rows + 1]))
     drawn = figure(theme, f"{TITLE}, step {at} ({mode})", _sentence(entry, found), 360)
-    shown = np.where(share > 0, share, np.nan).T[rows]
+    shown = share.T[rows]
     drawn.add_trace(
         go.Heatmap(
             x=middle.tolist(),
-            y=np.log10(heights).tolist(),
-            z=[[None if np.isnan(v) else float(np.log10(v)) for v in line] for line in shown],
+            y=heights.tolist(),
+            z=[[float(np.log10(v)) if v > 0 else None for v in line] for line in shown],
             colorscale="Cividis",
-            customdata=[[float(v) for v in line] for line in np.nan_to_num(shown)],
-            hovertemplate="u - threshold %{x:.3f}<br>|dL/ds| 10<sup>%{y:.2f}</sup><br>"
+            customdata=shown.tolist(),
+            hovertemplate="u - threshold %{x:.3f} thresholds<br>"
+            "|dL/ds| 10^%{y:.2f} loss / spike<br>"
             "share of elements %{customdata:.2e}<extra></extra>",
-            colorbar={"title": {"text": "log10 share"}, "thickness": 10, "outlinewidth": 0},
+            colorbar={
+                "title": {"text": "log10 share"}, "thickness": 10, "outlinewidth": 0,
+                "tickfont": {"size": 14},
+            },
         )
-    )
+    )  # fmt: skip
     interval = gradient_interval(entry)
     level = 1.0 if entry.coordinate == "u" else 0.0
     for value in interval or ():
@@ -117,7 +120,7 @@ def joint_density(
     drawn.add_vline(x=0.0, line={"color": colours.text, "width": 2})
     drawn.update_xaxes(
         title_text="u - threshold (thresholds)",
-        range=list(_limits(counts.sum(axis=1), u_edges)),
+        range=list(_limits(counts.sum(axis=1), found.u_edges)),
         fixedrange=True,
     )
     drawn.update_yaxes(title_text="log10 of |dL/ds| (loss / spike)", fixedrange=True)
@@ -131,25 +134,23 @@ def _limits(counts: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
     return min(float(edges[left]), -0.1), max(float(edges[right]), 0.1)
 
 
-def _sentence(entry: Layer, found: tuple[np.ndarray, np.ndarray, np.ndarray, int]) -> str:
-    counts, u_edges, g_edges, at = found
-    interval = gradient_interval(entry)
-    total = counts.sum()
-    text = f"At step {at}, over all timesteps,"
-    if interval is None:
-        return f"{text} {int(total)} elements are shown; the surrogate's interval is not known."
-    level = 1.0 if entry.coordinate == "u" else 0.0
-    middle = (u_edges[1:] + u_edges[:-1]) / 2 + level
-    inside = (middle >= interval[0]) & (middle <= interval[1])
-    square = (
-        np.sqrt(
-            np.maximum(g_edges[:-1], 0.0) * np.where(np.isfinite(g_edges[1:]), g_edges[1:], 0.0)
-        )
-        ** 2
+def _sentence(entry: Layer, found: Joint) -> str:
+    counts = found.counts[0].sum(axis=0)
+    total = int(counts.sum())
+    zero = counts[:, 0].sum() / total
+    text = (
+        f"At step {found.steps[0]}, over all timesteps, {zero:.1%} of the {total} elements have a "
+        "gradient dL/ds of exactly 0."
     )
-    energy = counts @ square
-    held = float(energy[inside].sum() / energy.sum()) if energy.sum() > 0 else 0.0
+    interval = gradient_interval(entry)
+    if interval is None:
+        return f"{text} Where the surrogate is open is not known."
+    level = 1.0 if entry.coordinate == "u" else 0.0
+    middle = (found.u_edges[1:] + found.u_edges[:-1]) / 2 + level
+    inside = (middle >= interval[0]) & (middle <= interval[1])
+    squares = counts[:, 1:] @ (found.g_edges[1:-1] * found.g_edges[2:])
+    held = float(squares[inside].sum() / squares.sum()) if squares.sum() > 0 else 0.0
     return (
-        f"{text} {counts[inside].sum() / total:.1%} of the elements lie between the dotted lines, "
-        f"where the surrogate is open; {held:.1%} of the squared gradient dL/ds arrives there."
+        f"{text} {counts[inside].sum() / total:.1%} of them lie between the dotted lines, where "
+        f"the surrogate is open; {held:.1%} of the squared gradient arrives there."
     )

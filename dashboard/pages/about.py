@@ -29,12 +29,14 @@ def render(run: Snapshot, view: View) -> Content:
     facts: dict[str, Any] = {"name": run.name, "folder": str(run.path), "state": state(run)}
     facts["recorded"] = f"{len(steps)} steps, {run.known.rows} rows" if len(steps) else "nothing"
     facts |= {key: value for key, value in run.header.items() if key not in {*_APART, *facts}}
-    facts |= {f"at the end: {key}": value for key, value in run.end.items()}
+    facts |= {f"at the end: {key}": value for key, value in run.end.items() if key != "cost"}
     problems = run.problems
     left_out = [layer for layer in run.layers if not layer.covered]
     body: list[Any] = [
         html.H2("Recording"),
         _facts(facts),
+        html.H2("Overhead"),
+        html.P(_overhead(run), className="quiet"),
         html.H2("Versions"),
         _facts(run.header.get("versions") or {"versions": "not recorded"}),
         html.H2(f"Problems ({len(problems)})"),
@@ -55,6 +57,26 @@ def render(run: Snapshot, view: View) -> Content:
         _events(run),
     ]
     return Content(body=body)
+
+
+def _overhead(run: Run) -> str:
+    """Say what recording took of the training's own time, as far as the run holds it."""
+    cost = run.end.get("cost")
+    if not isinstance(cost, dict) or not isinstance(cost.get("spent"), int | float):
+        return (
+            "Not yet: it is written when the run ends."
+            if run.state == "recording"
+            else "Not recorded."
+        )
+    text = f"Recording took {cost['spent']:.2%} of the training's own time"
+    if isinstance(cost.get("seconds"), int | float):
+        text += f" ({cost['seconds']:.3g} s)"
+    budget = cost.get("budget")
+    text += f", of a budget of {budget:.2%}" if isinstance(budget, int | float) else ", no budget"
+    return (
+        f"{text}; {cost.get('recorded', 'some')} steps of the schedule were recorded and "
+        f"{cost.get('skipped', 0)} skipped to keep it."
+    )
 
 
 def _facts(facts: dict[str, Any]) -> html.Dl:
