@@ -66,7 +66,7 @@ class LiveFindings:
             pause = max(self._pause, PAUSE_SHARE * (time.monotonic() - began))
 
 
-def findings_of(path: Path) -> list[Finding]:
+def findings_of(path: str | Path) -> list[Finding]:
     """Return the findings of a run folder as it is now."""
     from ..analysis.findings import diagnose
     from ..data.runs import open_run

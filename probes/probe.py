@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..data.store import RunBusy, RunStore, next_step
 from . import ranks
-from .budget import as_budget, cost_on
+from .budget import Cost, as_budget, cost_on
 from .header import find_layers, header, known_layers
 from .journal import Journal
 from .levels import as_level
@@ -145,7 +145,7 @@ class Probe:
         self._on_findings = on_findings
         self._live: LiveFindings | None = None
         self._records = 0
-        self._cost = cost_on(None, settings.budget, compiled=False)
+        self._cost = Cost(settings.budget)
         self._stretch, self._due = 1, 0
         self._inside = False
         self._meeting = ""
