@@ -26,6 +26,7 @@ effect that this test finds with 80 % power, so that a small number means that t
 find, and a large one that the study was too small to tell. All networks are small, and the data
 are the 8 x 8 digits and Randman: a claim that fails here may hold for the networks of its paper.
 There are many claims and no correction for that: of twenty false ones, one is expected to pass.
+Not every claim is one that a paper makes: some take a method apart to see which part does what.
 """
 
 

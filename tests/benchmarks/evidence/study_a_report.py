@@ -240,12 +240,8 @@ def _within(task: str, what: str, found: dict[str, list[Any]], name: str) -> Cla
 
 
 def _at_least_20(name: str, text: str, ratios: list[float], detail: str = "") -> Claim:
-    mean, error = mean_and_error(ratios)
-    enough = min(ratios) >= 20
-    return Claim(
-        "a", name, text, "reproduced" if enough else "contradicted", mean, error,
-        seeds=len(ratios), unit="times", detail=detail,
-    )  # fmt: skip
+    judged = judge("a", name, f"{text} Effect: the ratio minus 20.", [r - 20 for r in ratios])
+    return replace(judged, unit="times", detail=detail)
 
 
 def _gains(task: str, found: dict[str, list[Any]]) -> list[Claim]:
