@@ -39,7 +39,7 @@ class Net(nn.Module):
 def recorded(tmp_path: Path) -> tuple[Net, dict[str, Tensor], dict[tuple[str, str, int], float]]:
     torch.manual_seed(0)
     model = Net()
-    before = {name: value.clone() for name, value in model.named_parameters()}
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     x = torch.randn(TIMESTEPS, SAMPLES, 5) + torch.linspace(0, 3, TIMESTEPS)[:, None, None]
     with spikescope.watch(model, tmp_path / "run", every=1) as probe:
