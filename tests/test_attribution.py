@@ -421,3 +421,15 @@ def test_a_batch_that_does_not_fit_is_one_line() -> None:
 
 def test_it_is_public() -> None:
     assert spikescope.attribute is attribute
+
+
+def test_a_noise_baseline_has_the_law_of_each_element_and_no_sample() -> None:
+    from spikescope.analysis.attribution import _noise
+
+    inputs = torch.arange(60.0).view(6, 2, 5)
+    drawn = _noise(inputs, torch.Generator().manual_seed(0))
+    assert drawn.shape == inputs.shape
+    for sample in drawn:
+        sources = (sample.flatten() // 10).unique()  # the tens say from which sample it comes
+        assert len(sources) > 1
+    assert torch.equal(drawn % 10, inputs % 10)  # the units say which element it is
