@@ -40,6 +40,10 @@ PARTS = {
 """Fields of the recommendation that an arm takes; all of them if None."""
 
 SEEDS = range(5)
+
+START_TASK, START_SEEDS = "randman", range(5, 17)
+"""More seeds for the start potential, which is proposed too rarely to be judged on five."""
+
 BATCHES = 4
 """Batches that ``recommend`` may look at."""
 
@@ -56,7 +60,12 @@ def units(quick: bool) -> list[dict[str, Any]]:
     arms += [{"arm": name} for name in (list(PARTS)[:1] if quick else [*PARTS, FROM_NARROW])]
     seeds = range(2) if quick else SEEDS
     tasks = list(TASKS)[1:3] if quick else TASKS
-    return [
+    more = [
+        {"task": START_TASK, "seed": seed, "arm": arm}
+        for seed in START_SEEDS
+        for arm in ("default", "only start")
+    ]
+    return ([] if quick else more) + [
         {"task": task, "seed": seed, **arm}
         for task in tasks
         for seed in seeds
