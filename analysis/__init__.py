@@ -19,6 +19,8 @@ The doors, and what stands behind them:
 - ``recommend`` (``recommend_layer``, ``recommend_forward``, ``recommend_start``,
   ``recommend_surrogate``, ``recommend_choice``, ``snippets``): what to change before training,
   solved on a ``layer_record`` (``layer_gradient``, ``layer_figures``).
+- ``recorded_law`` and ``recorded_gain``: what theory predicts for a recorded layer from its forward
+  pass alone.
 - ``findings``: what a recorded run shows. ``compare`` (``compare_curves``,
   ``compare_statistics``): how two runs differ, and where they part.
 """

@@ -15,8 +15,9 @@ class Gain(NamedTuple):
     """Predicted ratio of the norms of dL/du, lower layer over upper layer.
 
     Args:
-        low: for a gradient that is new at every timestep.
-        high: for a gradient that is the same at every timestep.
+        low: for a gradient that is new at every timestep, and inputs that keep their mean.
+        high: for a gradient that is the same at every timestep, and inputs whose mean a batch
+            norm takes out.
     """
 
     low: float
@@ -38,7 +39,8 @@ def recorded_gain(lower: NeuronSpec, upper: NeuronSpec, below: Any, above: Any) 
         above: the record of the upper layer at the same step, ``[T]``: input_var (current^2).
 
     Returns:
-        The gain; what correlation in time the gradient has decides where in between it lies.
+        The gain; the gradient's correlation in time, and whether a batch norm takes the mean of
+        the spikes out of the input, decide where in between it lies.
 
     Raises:
         ValueError: a layer that never or always fires, an input or surrogate that is not known.
@@ -48,7 +50,7 @@ def recorded_gain(lower: NeuronSpec, upper: NeuronSpec, below: Any, above: Any) 
         >>> spec = NeuronSpec(decay=0.0, reset="none")
         >>> gain = recorded_gain(spec, spec, below, {"input_var": [1.6] * 3})
         >>> round(gain.low, 6), round(gain.high, 6)
-        (1.0, 1.0)
+        (0.894427, 1.0)
 
     Source:
         Backward by forward gain: sum of squared weights per output, for independent weights; layer
@@ -63,12 +65,16 @@ def recorded_gain(lower: NeuronSpec, upper: NeuronSpec, below: Any, above: Any) 
         raise ValueError(f"a firing rate of {rate:g} carries no variance to the layer above")
     if not (second > 0.0 and drive > 0.0):
         raise ValueError("the surrogate of this layer, or the input of the next, is not known")
-    variance = rate * (1.0 - rate) * float(lower.spike_height) ** 2
-    backward = float(upper.gain) ** 2 * float(lower.spike_height) ** 2 * drive / variance
+    # A sum of squared weights: what the input varies, over what the spikes do. Without a batch
+    # norm the spikes' mean counts, too: each unit weighs it otherwise.
+    squares = [float(upper.gain) ** 2 * drive / x for x in (rate, rate * (1.0 - rate))]
     timesteps = len(np.asarray(below["rate"]))
     stats = _statistics(lower, rate, first, second, timesteps)
     ends = ([1.0], np.ones(timesteps))
-    low, high = (layer_ratio(stats, backward, c, timesteps=timesteps) for c in ends)
+    low, high = (
+        layer_ratio(stats, backward, c, timesteps=timesteps)
+        for backward, c in zip(squares, ends, strict=True)
+    )
     return Gain(float(np.sqrt(max(low, 0.0))), float(np.sqrt(max(high, 0.0))))
 
 

@@ -64,7 +64,7 @@ class Snapshot(LazyRun):
         # The youngest findings, shared with the run as it was before: they are shown while new
         # ones are worked out, and a check that comes late still counts.
         self._found: list[list[Finding]] = [[]] if before is None else before._found
-        self._rest = [0.0] if before is None else before._rest
+        self._rest: list[float] = [0.0] if before is None else before._rest
         self._outdated = False
         if before is not None:
             before._outdated = True
