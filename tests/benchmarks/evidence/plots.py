@@ -42,12 +42,13 @@ def against_grid(by_task: dict[str, dict[str, list[Any]]], path: Path) -> None:
     for axis, (task, found) in zip(axes, by_task.items(), strict=True):
         spread = random.uniform(-0.25, 0.25, len(found["grid"]))
         axis.plot(spread, found["grid"], ".", color="#bbbbbb", markersize=3)
-        names = ("default", "best", "best mean", "oracle", "recommended")
+        names = ("default", "best", "best mean", "oracle", "recommended", "narrow", "mended")
         for place, name in enumerate(names, 1):
-            colour = COLOURS[1] if name == "recommended" else COLOURS[0]
+            colour = COLOURS[1] if name in ("recommended", "mended") else COLOURS[0]
             _bar(axis, [place], [found[name]], fmt="o", color=colour)
         labels = ["grid", "default", "best of grid", "best mean", "oracle", "recommended"]
-        axis.set_xticks(range(6), labels, rotation=40, ha="right", fontsize=7)
+        labels += ["narrow guess", "recommended from it"]
+        axis.set_xticks(range(8), labels, rotation=45, ha="right", fontsize=7)
         axis.set_title(task, fontsize=9)
     axes[0].set_ylabel("test accuracy")
     _save(figure, path)

@@ -31,11 +31,7 @@ BATCHES, SIZE = 6, 32
 TRAINED_SHARE = 0.5
 """Share of the task's steps after which a network counts as trained here."""
 
-QUANTITIES = {
-    "rate": "spikes / element / timestep",
-    "coverage": "share of elements",
-    "gain": "1 / potential^2",
-}
+QUANTITIES = {"rate": "spikes / element / timestep", "coverage": "share of elements"}
 
 
 def units(quick: bool) -> list[dict[str, Any]]:
@@ -203,18 +199,25 @@ def report(rows: list[dict[str, Any]], out: Path) -> Section:
             "recorded; at the start and half-way through training. *Start*: share of the drift "
             "(W1 at t = 1) that a start potential is predicted to remove, against what is removed "
             "once it is set, in this layer alone or in all at once. *Recommend*: what `recommend` "
-            "predicts after its changes, against other batches of the changed network.",
+            "predicts after its changes, against other batches of the changed network. A unit of "
+            "the tests is a network at one moment: the start or half-way, of one seed.",
         ],
     )
     groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    pooled: dict[str, list[dict[str, Any]]] = {}
     refused = 0
     for row in rows:
         for point in row["result"]["points"]:
             if "refused" in point:
                 refused += 1
                 continue
-            name = f"{row['settings']['kind']}: {point['quantity']}"
-            unit = f"{row['settings']['task']}, {row['settings']['seed']}"
+            settings = row["settings"]
+            name = f"{settings['kind']}: {point['quantity']}"
+            pooled.setdefault(name, []).append(point)
+            if settings["kind"] != "recommend":
+                # Theory assumes an input that does not change in time: images, not sequences.
+                name += f" ({settings['task']})"
+            unit = ", ".join(str(settings[key]) for key in ("task", "seed", "state"))
             groups.setdefault(name, {}).setdefault(unit, []).append(point)
     table = [
         "| prediction | points | median deviation | 90 % of deviations below | within tolerance | "
@@ -223,7 +226,7 @@ def report(rows: list[dict[str, Any]], out: Path) -> Section:
     ]
     for name, units_of in groups.items():
         points = [point for some in units_of.values() for point in some]
-        quantity = name.split(": ")[1]
+        quantity = name.split(": ")[1].split(" (")[0]
         tolerance = next((v for key, v in CLOSE.items() if quantity.startswith(key)), None)
         off = np.array([_off(point, quantity) for point in points])
         close = "-" if tolerance is None else f"{100 * float(np.mean(off <= tolerance)):.0f} %"
@@ -241,7 +244,8 @@ def report(rows: list[dict[str, Any]], out: Path) -> Section:
                 tolerance - float(np.median([_off(point, quantity) for point in some]))
                 for some in units_of.values()
             ]
-            section.claims.append(judge("b", name, text, left))
+            unit = "relative" if quantity == "gain" else QUANTITIES.get(quantity, "share")
+            section.claims.append(judge("b", name, text, left, unit))
         if name.startswith("recommend"):
             section.claims.append(_calibrated(name, points))
     section.text.append("\n".join(table))
@@ -251,10 +255,7 @@ def report(rows: list[dict[str, Any]], out: Path) -> Section:
         "batches is behind its bars, and it is not expected to lie within them."
         + (f" {refused} layers were refused a law." if refused else "")
     )
-    plots.predicted_against_measured(
-        {name: [p for some in each.values() for p in some] for name, each in groups.items()},
-        out / "b_predicted.png",
-    )
+    plots.predicted_against_measured(pooled, out / "b_predicted.png")
     section.plots.append("b_predicted.png")
     return section
 
