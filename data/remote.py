@@ -114,8 +114,9 @@ class Spool(Copy):
     def push(self) -> None:
         """Put new and changed files there, then remove those that went."""
         local = self._local()
-        if not self._sent:
-            self._files.makedirs(self._root, exist_ok=True)  # object stores have none
+        if not self._sent and "file" in self._files.protocol:
+            # Object stores have no folders, and a bucket is not made by a slip of the pen.
+            self._files.makedirs(self._root, exist_ok=True)
         # The header comes last of the first files, so that nobody opens a run without it.
         for name in sorted(local, key=lambda name: (name == "run.json", name)):
             if self._sent.get(name) != local[name]:

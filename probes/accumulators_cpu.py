@@ -337,21 +337,25 @@ class _Gradient:
 
     def add(self, rows: slice, share: slice, values: Tensor, space: Tensor) -> bool:
         """Add a piece; False where something in it is not finite."""
-        flat = values.reshape(len(values), -1)
-        largest = float(torch.maximum(flat.amax(), -flat.amin()))
-        if not largest < math.inf:
-            return False
-        self.zeros[rows] += torch.eq(values, 0.0, out=space).sum(-1).double().sum(-1)
-        unit = 1.0
-        if largest != 0.0 and not 1e-9 < largest < LARGEST:
-            # A vanishing gradient is the very thing to measure: its square leaves float32.
-            unit = math.ldexp(1.0, max(-120, min(120, -math.frexp(largest)[1])))
-            values = values * unit
-            rest = float(values.abs().amax())
-            if not 1e-9 < rest:  # below the smallest normal number
-                return False
+        zeros = torch.eq(values, 0.0, out=space).sum(-1).double().sum(-1)
+        self.zeros[rows] += zeros
         squares = torch.mul(values, values, out=space).sum(-1).double()
-        self.squares[rows, share] = squares / unit**2
+        whole = float(squares.sum())
+        if not whole < math.inf:
+            return False
+        # One element of 1e-13 or more: what its square loses to the end of float32 is nothing.
+        if whole > values.numel() * 1e-26:
+            self.squares[rows, share] = squares
+            return True
+        if int(zeros.sum()) == values.numel():
+            return True
+        # A vanishing gradient is the very thing to measure: its square leaves float32.
+        largest = float(values.abs().amax())
+        unit = math.ldexp(1.0, min(120, -math.frexp(largest)[1]))
+        values = values * unit
+        if not float(values.abs().amax()) > 1e-9:  # it was below the smallest normal number
+            return False
+        self.squares[rows, share] = torch.mul(values, values, out=space).sum(-1).double() / unit**2
         return True
 
 
