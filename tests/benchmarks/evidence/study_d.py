@@ -27,6 +27,9 @@ SGD_RATES = {"batch norm": 0.02, "no norm": 0.1}
 """SGD, because Adam would hide the size of a gradient: the paper's rate, and one at which the
 network without norm learns at V = 1 (chosen on validation samples of another seed)."""
 
+SMALLEST = 1e-6
+"""A gradient below it counts as this: what is exactly 0 is no number of decades away."""
+
 _SETTINGS = (("depth", 5), ("channels", 8), ("timesteps", 4))
 TASKS = {
     "batch norm": Task(
@@ -131,7 +134,7 @@ def report(rows: list[dict[str, Any]], out: Path) -> Section:
             "of a spike is absorbed; *no norm*: none at all. Gradients at the start in double "
             "precision, sum over 128 samples; then training with frozen thresholds, SGD with "
             "momentum 0.9. AS: window of width 1; RS: width V; TrSG: width "
-            "V and spikes of height V.",
+            "V and spikes of height V. A gradient of 0 counts as 1e-6.",
         ],
     )
     table = [
@@ -195,7 +198,7 @@ def _claims(by: dict[tuple[str, float, str], dict[int, dict[str, Any]]]) -> list
         for form in FORMS:
             cells = [by.get((consumers, threshold, form), {}) for threshold in thresholds]
             for seed in set.intersection(*(set(cell) for cell in cells)) if cells else set():
-                sizes = np.log10([max(cell[seed]["first_weight"], 1e-30) for cell in cells])
+                sizes = np.log10([max(cell[seed]["first_weight"], SMALLEST) for cell in cells])
                 spread.setdefault(form, {})[seed] = float(sizes.max() - sizes.min())
         for other in ("as", "rs"):
             mine, theirs = spread.get("trsg", {}), spread.get(other, {})
