@@ -27,7 +27,7 @@ KEPT = 4
 SPARKLINE = 100
 """Points of a loss in the table of runs."""
 
-PATIENCE = 1.0
+PATIENCE = 0.3
 """Seconds that a page waits for the findings before it is shown without them."""
 
 RESTING = 10.0

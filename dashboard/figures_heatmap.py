@@ -101,11 +101,9 @@ def cells(
     if chosen is None:
         return None
     here = record.rows_at(chosen, mode)
-    overall = record.overall()
-    overall = overall[overall["mode"] == mode]
     scales = {layer.name: layer.scale for layer in run.layers}
     place = {layer.name: k for k, layer in enumerate(run.layers)}
-    at_t = np.union1d(here["t"].to_numpy(), overall["t"].to_numpy())
+    at_t = np.unique(here["t"].to_numpy())
     shape = (len(run.layers), len(at_t))
     values, errors = np.full(shape, np.nan), np.full(shape, np.nan)
     seen = np.zeros(shape, dtype=bool)
@@ -113,8 +111,13 @@ def cells(
     columns = np.searchsorted(at_t, here["t"].to_numpy())
     values[rows, columns], errors[rows, columns] = metric_values(here, what, scales)
     seen[rows, columns] = True
-    every, _ = metric_values(overall, what, scales)
-    ever = set(overall["layer"].unique())
+    every, ever = values[seen], set(here["layer"].unique())
+    # The rest of the run is looked at only for what it alone can tell.
+    if what.span is None or any(layer.name not in ever for layer in run.covered):
+        overall = record.overall()
+        overall = overall[overall["mode"] == mode]
+        every = np.concatenate([every, metric_values(overall, what, scales)[0]])
+        ever |= set(overall["layer"].unique())
     reasons = [
         [
             _reason(run, k, what, float(values[k, j]), bool(seen[k, j]), run.layers[k].name in ever)
@@ -131,7 +134,7 @@ def cells(
         values,
         errors,
         reasons,
-        _span(what, np.concatenate([every, values[seen]])),
+        _span(what, every),
     )
 
 

@@ -52,6 +52,8 @@ class _Known:
     # Steps of each part by mode, and its rows.
     parts: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    # Steps by mode, until another part is known.
+    steps: dict[str | None, np.ndarray] = field(default_factory=dict)
     frames: OrderedDict[int, pd.DataFrame] = field(default_factory=OrderedDict)
     # One frame for evenly spaced steps: one for each of them would be mostly overhead.
     spread: pd.DataFrame = field(default_factory=lambda: _no_rows())
@@ -109,6 +111,7 @@ class LazyRun(Run):
                 if path.name in known.parts:
                     continue
                 known.parts[path.name] = self._steps_of(path)
+                known.steps.clear()
                 now = _all_steps(known.parts[path.name])
                 # What was read of a step holds if only its file is another.
                 for step in now if not now <= before else ():
@@ -118,8 +121,11 @@ class LazyRun(Run):
             for name in gone:
                 del known.parts[name]
                 known.counts.pop(name, None)
-            for step in before - {s for part in known.parts.values() for s in _all_steps(part)}:
-                known.forget(step)
+                known.steps.clear()
+            if before:
+                kept = set(self.steps_so_far(None).tolist())
+                for step in before - kept:
+                    known.forget(step)
             return len(known.parts) >= len(paths)
 
     def _steps_of(self, path: Path) -> dict[str, np.ndarray]:
@@ -145,13 +151,16 @@ class LazyRun(Run):
     def steps_so_far(self, mode: str | None = "train") -> np.ndarray:
         """Return the recorded steps among the parts known so far, ``[R]``, rising."""
         with self.known.lock:
-            pieces = [
-                steps
-                for part in self.known.parts.values()
-                for name, steps in part.items()
-                if mode in (None, name)
-            ]
-        return np.unique(np.concatenate(pieces)) if pieces else np.array([], dtype=np.int64)
+            if mode not in self.known.steps:
+                pieces = [
+                    steps
+                    for part in self.known.parts.values()
+                    for name, steps in part.items()
+                    if mode in (None, name)
+                ]
+                none = np.array([], dtype=np.int64)
+                self.known.steps[mode] = np.unique(np.concatenate([none, *pieces]))
+            return self.known.steps[mode]
 
     def sampled(self, most: int, mode: str | None = None) -> np.ndarray:
         """Return at most so many recorded steps, evenly spaced, the last one among them.

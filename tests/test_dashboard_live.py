@@ -188,7 +188,7 @@ def test_ticks_of_a_deep_network_send_the_steps_once(tmp_path: Path) -> None:
     parts, leaves, _ = watcher.tick()
     operations = parts["defaults"]["data"]["operations"]
     assert {"operation": "Extend", "location": ["steps"], "params": {"value": [300]}} in operations
-    slider = next(v for k, v in leaves.items() if '"step"' in k)
+    slider = next(v for k, v in leaves.items() if '"key":"step"' in k.replace(" ", ""))
     assert slider["max"] == 300
     assert slider["value"] == 300
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from dash import dcc, html
 
-from ...analysis.findings import SEVERITIES, Finding
+from ...analysis.findings import SEVERITIES, Advice, Finding
 from ..catalogue import Snapshot
 from ..components import badge, grid, notice
 from ..view import View
@@ -72,7 +72,10 @@ def detail(finding: Finding, view: View) -> list[Any]:
     """Return one finding in full, with the link to the view that it speaks of."""
     target = view.but(page="layer", layer=finding.layer, t=finding.t, step=finding.steps[1])
     link = [dcc.Link("Open this layer there", href=target.search())] if finding.layer else []
-    remedies = [html.P(f"Would help: {', '.join(finding.remedies)}")] if finding.remedies else []
+    told = {entry.remedy for entry in finding.advice}
+    others = [name for name in finding.remedies if name not in told]
+    also = "Would help, too" if any(entry.helps for entry in finding.advice) else "Would help"
+    remedies = [html.P(f"{also}: {', '.join(others)}")] if others else []
     return [
         html.H2([badge(finding.severity), f" {finding.code}: {place(finding)}"]),
         html.P(finding.text),
@@ -80,7 +83,30 @@ def detail(finding: Finding, view: View) -> list[Any]:
             f"Measured {finding.measured:.4g} ± {finding.error:.2g} {finding.unit}, "
             f"bound {finding.bound:.4g}."
         ),
+        *_advice("What would help", [entry for entry in finding.advice if entry.helps]),
         *remedies,
+        *_advice("What would not", [entry for entry in finding.advice if not entry.helps]),
         html.P(f"Source: {finding.source}", className="quiet"),
         *link,
     ]
+
+
+def _advice(title: str, entries: list[Advice]) -> list[Any]:
+    """Return what was said about some remedies under a title; nothing if there are none."""
+    if not entries:
+        return []
+    items = [
+        html.Li([html.Strong(f"{entry.remedy}: "), entry.text, *_predicted(entry)])
+        for entry in entries
+    ]
+    return [html.H3(title), html.Ul(items)]
+
+
+def _predicted(entry: Advice) -> list[Any]:
+    """Return what is predicted of a remedy, before and after."""
+    if not entry.quantity or entry.before is None:
+        return []
+    # What comes after is not always known, what is now always is.
+    after = "" if entry.after is None else f" → {entry.after:.3g} predicted"
+    holds = f"; {entry.validity}" if entry.validity else ""
+    return [html.Div(f"{entry.quantity}: {entry.before:.3g} now{after}{holds}", className="quiet")]
