@@ -131,6 +131,15 @@ def test_densities_are_bit_equal_at_any_range(route: str, scale: float, spread: 
     assert one["density"].sum(1).tolist() == [9000] * 3
 
 
+def test_what_a_wide_range_takes_below_the_smallest_number_stays_below_the_threshold(
+    route: str,
+) -> None:
+    u = torch.tensor([[[-1e-44, 0.0, 1e4]]])
+    values = {"u": u, "spikes": (u >= 0).float(), "current": u}
+    block = forward(route, values, threshold=0.0, surrogate=None)
+    assert block["density"][0, [127, 128]].tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("level", [-1.0, 0.0, 0.5, 30.0])
 def test_a_layer_that_never_moves(route: str, level: float) -> None:
     u = torch.full((3, 4, 50), level)

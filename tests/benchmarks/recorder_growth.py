@@ -1,4 +1,4 @@
-"""Ten thousand recorded steps: memory, disk, reading time.
+"""Ten thousand steps on the schedule: memory, disk, reading time.
 
 Run with ``python tests/benchmarks/recorder_growth.py --out FILE``.
 """
@@ -65,7 +65,7 @@ def grow(folder: Path, steps: int) -> dict[str, Any]:
         "records_kept": len(set(table["step"])),
         "dropped": run.end["dropped"],
         "elements_kept": whole.tolist(),
-        "elements_seen": (steps - run.end["dropped"]) * 8 * 32,
+        "elements_recorded": (run.end["cost"]["recorded"] - 1 - run.end["dropped"]) * 8 * 32,
         "over_time": seen,
     }
 
