@@ -85,7 +85,7 @@ def detail(finding: Finding, view: View) -> list[Any]:
         ),
         *_advice("What would help", [entry for entry in finding.advice if entry.helps]),
         *remedies,
-        *_advice("What would not", [entry for entry in finding.advice if not entry.helps]),
+        *_advice("What would not help", [entry for entry in finding.advice if not entry.helps]),
         html.P(f"Source: {finding.source}", className="quiet"),
         *link,
     ]
