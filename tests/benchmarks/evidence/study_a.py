@@ -41,8 +41,9 @@ PARTS = {
 
 SEEDS = range(5)
 
-START_TASK, START_SEEDS = "randman", range(5, 17)
-"""More seeds for the start potential, which is proposed too rarely to be judged on five."""
+START_TASK, START_SEEDS = "randman", range(5, 45)
+"""More seeds for the start potential, which is proposed too rarely to be judged on five. They were
+added in two steps, 12 and then 28, since the first could not have seen less than 8 points."""
 
 BATCHES = 4
 """Batches that ``recommend`` may look at."""

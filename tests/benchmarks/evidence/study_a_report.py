@@ -177,8 +177,8 @@ def _starts(rows: list[dict[str, Any]]) -> str:
     ]
     return (
         f"A start potential was proposed for {sum(mine)} of {len(mine)} seeds of {START_TASK} "
-        f"({len(START_SEEDS)} seeds beyond the grid's were added for it); the claim on it rests "
-        "on those seeds."
+        f"({len(START_SEEDS)} seeds beyond the grid's were added for it, in two steps for want of "
+        "power, which makes a false verdict somewhat likelier); the claim rests on those seeds."
     )
 
 
