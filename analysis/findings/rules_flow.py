@@ -22,6 +22,9 @@ REFERENCE_LINKS = 10
 """Layers or timesteps up to which the bounds hold over all; beyond it per link, so that a deep
 network may lose the same factor per layer as one of this depth: 0.79 for the warning."""
 
+TIME_REMEDIES = ("decay", "loss at every timestep")
+"""What helps against a gradient that is lost over time, where nothing more is known."""
+
 DECAY_SOURCE = (
     "Herranz-Celotti and Rouat, arXiv 2202.00282, condition IV: equal gradient variance; "
     "off by 1e2 warns, by 1e6 fails"
@@ -115,6 +118,7 @@ def gradient_lost_over_time(evidence: Evidence) -> Iterator[Finding]:
             continue
         severity, bound = _graded(figure.high, *bounds)
         per_step = figure.value ** (1.0 / (ends[1] - ends[0]))
+        advice = _mend_time(evidence, place, per_step)
         yield Finding(
             code="G3",
             severity=severity,
@@ -129,8 +133,8 @@ def gradient_lost_over_time(evidence: Evidence) -> Iterator[Finding]:
             f"t = {ends[1]}, a factor of {per_step:.2g} per timestep. What the layer did "
             "early in the sequence hardly shapes its weights.",
             source=DECAY_SOURCE,
-            remedies=("decay", "loss at every timestep"),
-            advice=_mend_time(evidence, place, per_step),
+            remedies=tuple(entry.remedy for entry in advice if entry.helps) or TIME_REMEDIES,
+            advice=advice,
         )
 
 

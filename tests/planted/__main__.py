@@ -1,6 +1,8 @@
 """Train every planted run, diagnose it, print and keep the confusion table.
 
-``python -m planted [--only WORDS] [--keep FOLDER]`` from the folder ``tests``.
+``python -m planted [--only WORDS] [--keep FOLDER]`` from the folder ``tests``;
+``python -m planted --extremes FOLDER`` writes what the healthy runs kept there show beside the
+bounds.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch
 
 import spikescope
 
+from . import calibration
 from .bench import Until, run
 from .faults import FAULTS, Fault
 from .healthy import HEALTHY
@@ -56,7 +59,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="")
     parser.add_argument("--keep", default="")
+    parser.add_argument("--extremes", default="")
     options = parser.parse_args()
+    if options.extremes:
+        calibration.write(Path(options.extremes))
+        return
     torch.set_num_threads(1)
     root = Path(options.keep or tempfile.mkdtemp())
     rows: list[dict[str, Any]] = []
