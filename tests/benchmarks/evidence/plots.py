@@ -56,8 +56,13 @@ def against_grid(by_task: dict[str, dict[str, list[Any]]], path: Path) -> None:
 
 def predicted_against_measured(points: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Draw one panel per quantity, with error bars where there are any."""
-    figure, axes = _panels(len(points), 2.7, 2.8)
-    for axis, (name, some) in zip(axes, points.items(), strict=True):
+    columns = (len(points) + 1) // 2
+    figure, grid = plt.subplots(
+        2, columns, figsize=(2.6 * columns, 4.8), squeeze=False, layout="constrained"
+    )
+    for axis in grid.ravel()[len(points) :]:
+        axis.set_axis_off()
+    for axis, (name, some) in zip(grid.ravel(), points.items(), strict=False):
         x = np.array([point["predicted"] for point in some])
         y = np.array([point["measured"] for point in some])
         x_error = [point.get("predicted_error", 0.0) for point in some]
@@ -69,7 +74,9 @@ def predicted_against_measured(points: dict[str, list[dict[str, Any]]], path: Pa
         axis.plot(ends, ends, color="#333333", linewidth=0.8)
         axis.set_title(name, fontsize=8)
         axis.set_xlabel("predicted", fontsize=8)
-    axes[0].set_ylabel("measured")
+        axis.tick_params(labelsize=7)
+    for row in grid:
+        row[0].set_ylabel("measured")
     _save(figure, path)
 
 

@@ -171,6 +171,10 @@ def _recommend(model: nn.Module, batches: list[Any]) -> list[dict[str, Any]]:
             if column is None or not np.isfinite(promise.after):
                 continue
             seen = recorded.per_batch(each.layer, column).mean(1)
+            if column == "u_std":  # over timesteps, too, as it is promised
+                means = recorded.per_batch(each.layer, "u_mean")
+                squares = recorded.per_batch(each.layer, "u_var") + means**2
+                seen = np.sqrt(squares.mean(1) - means.mean(1) ** 2)
             points.append(
                 {
                     "layer": each.layer,
