@@ -96,8 +96,7 @@ class Snapshot(LazyRun):
     def findings(self) -> list[Finding]:
         """Findings of the run, the worst first; earlier ones while they are being worked out."""
         with self._lock:
-            resting = self.state == "recording" and time.monotonic() < self._rest[0]
-            if self._checker is None and not resting:
+            if self._checker is None and not self._resting:
                 # A daemon: a long check must not keep the server from ending.
                 self._checker = threading.Thread(target=self._check, daemon=True)
                 self._due = time.monotonic() + PATIENCE
@@ -106,6 +105,11 @@ class Snapshot(LazyRun):
             self._checked.wait(max(0.0, self._due - time.monotonic()))
         return self._found[0]
 
+    @property
+    def _resting(self) -> bool:
+        """Whether it is too early to check a run again that is being recorded."""
+        return time.monotonic() < self._rest[0] and self.state == "recording"
+
     def check(self) -> bool:
         """Start to work the findings out, wait a moment, and return whether they are there.
 
@@ -113,7 +117,7 @@ class Snapshot(LazyRun):
         findings arrive in between.
         """
         _ = self.findings
-        return self._checked.is_set()
+        return not self.checking and not (self._checker is None and self._resting)
 
     @property
     def checking(self) -> bool:
