@@ -157,7 +157,8 @@ class Demo:
                 on_step=on_step,
                 on_epoch=on_epoch,
             )
-        return Trained(probe.path, history.accuracies[-1])
+        path = None if probe.path is None else Path(probe.path)
+        return Trained(path, history.accuracies[-1])
 
 
 def _free(wanted: Path) -> Path:

@@ -113,6 +113,12 @@ def test_interrupted_and_resumed_is_as_if_it_had_not_been(tmp_path, monkeypatch,
     assert one["training"]["position"] == other["training"]["position"]
     assert resumed.accuracies == whole.accuracies
     assert resumed.steps == whole.steps
+    # One run, as if it had not been interrupted: the same steps recorded, each once.
+    assert resumed.path == broken.path
+    runs = [open_run(each.path) for each in (whole, resumed)]
+    steps = [run.table(mode="train").groupby(["step", "layer", "t"]).size() for run in runs]
+    assert steps[0].index.tolist() == steps[1].index.tolist()
+    assert set(steps[1]) == {1}
     assert same_tree(one["training"]["optimizer"], other["training"]["optimizer"])
     assert same_tree(one["training"]["remedies"], other["training"]["remedies"])
 

@@ -97,8 +97,8 @@ def resume_training(
 ) -> Outcome:
     """Go on with a training that was interrupted, from its last checkpoint.
 
-    On the CPU the weights end bit for bit as if there had been no interruption. The rest of the
-    training is a run of its own beside the first one, ``<run>-from<step>``, with the checkpoints.
+    On the CPU the weights end bit for bit as if there had been no interruption. The recording goes
+    on in the same run; what it held behind the checkpoint is recorded anew.
 
     Args:
         run: folder of the run, or its checkpoint.
@@ -151,13 +151,12 @@ def _train(
                     "there is nothing to resume"
                 )
             restore_random_state(checkpoint["random"])
-        wanted = Path(settings.out) / settings.name
-        if folder is not None:
-            wanted = folder.with_name(f"{folder.name}-from{trainer.position.step}")
-        with watch(model, wanted, every=settings.record_every) as probe:
-            path = probe.path
-            if path is None:
+        wanted = Path(settings.out) / settings.name if folder is None else folder
+        resume = False if folder is None else trainer.position.step
+        with watch(model, wanted, every=settings.record_every, resume=resume) as probe:
+            if probe.path is None:
                 raise ValueError(f"nothing could be written to {str(wanted)!r}: say where with out")
+            path = Path(probe.path)
             _run(trainer, probe, settings, path / CHECKPOINT, console)
     return Outcome(
         path,

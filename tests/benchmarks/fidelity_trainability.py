@@ -6,8 +6,8 @@ For each of 5 seeds a small digits network is trained once per surrogate (3 shap
 1), and the completeness gap of every surrogate is measured on one network that was trained with
 the default surrogate, and on the same network before training. The rank correlation of gap and
 test accuracy over the 15 surrogates is reported with its interval over the seeds, also apart from
-the surrogates that train to chance. Results: results/fidelity_trainability.json. Finished seeds are kept,
-so that an interrupted run goes on. About 15 minutes on one core.
+the surrogates that train to chance. Results: results/fidelity_trainability.json. Finished seeds are
+kept, so that an interrupted run goes on. About 15 minutes on one core.
 """
 
 from __future__ import annotations
