@@ -22,7 +22,9 @@ VERDICTS: tuple[Verdict, ...] = ("change", "leave it", "cannot tell")
 FIELDS = ("surrogate", "start", "threshold", "weight_scale", "bias_shift", "recurrent_scale")
 """What a recommendation can change: each has a value now and a proposed one."""
 
-VETOED: dict[str, str] = {}
+VETOED: dict[str, str] = {
+    "start": "where it was proposed, on spike trains, the test accuracy fell (evidence, study a)",
+}
 """Field of a recommendation to why the evidence speaks against changing it: never proposed.
 
 The studies of the evidence report are the judge: a row is added where they contradict a rule.
