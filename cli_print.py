@@ -68,11 +68,19 @@ def print_findings(console: Console, findings: list[Finding], titles: dict[str, 
             Text.assemble(
                 (f"{titles[finding.code]}: {figure}", "bold"),
                 f", bound {finding.bound:g}{steps}\n{finding.text}",
+                *_advice(finding),
             ),
         )
     console.print(table)
     for code, source in dict.fromkeys((finding.code, finding.source) for finding in findings):
         console.print(Text(f"{code}: {source}", style="dim"))
+
+
+def _advice(finding: Finding) -> list[str]:
+    """Return what would help here, and by name what would not."""
+    lines = [f"\nWould help: {entry.text}" for entry in finding.advice if entry.helps]
+    useless = [entry.remedy for entry in finding.advice if not entry.helps]
+    return lines + ([f"\nWould not help: {', '.join(useless)}."] if useless else [])
 
 
 def _summary(findings: list[Finding]) -> str:
