@@ -290,7 +290,9 @@ def _with_error(value: float, error: float) -> str:
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON knows it."""
-    if isinstance(value, (Finding, Predicted)):
+    if isinstance(value, Finding):
+        return value.to_dict()
+    if isinstance(value, Predicted):
         return {key: _plain(entry) for key, entry in vars(value).items()}
     if isinstance(value, Surrogate):
         return {"shape": value.shape, **{k: _plain(getattr(value, k)) for k in _SURROGATE}}

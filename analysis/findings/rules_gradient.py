@@ -86,7 +86,7 @@ def coverage_low(evidence: Evidence) -> Iterator[Finding]:
         one = figure.at(place, worst)
         severity, bound = graded(one.high, COVERAGE_WARNING, COVERAGE_ERROR)
         best = _reachable(evidence, place, worst)
-        # Where no start and no threshold could bring more into this window, S10 speaks of its width.
+        # Where no start could bring more into this window, S10 speaks of its width.
         if not one.high < REACHABLE_WARNING * best:
             severity = "note"
         every = int(np.isfinite(figure.value[place]).sum())
