@@ -85,7 +85,7 @@ def preset_of(choice: Choice) -> Preset:
 
     Example:
         >>> round(preset_of(Choice()).surrogate.width, 3)
-        0.456
+        0.543
     """
     spec = NeuronSpec(
         decay=choice.decay,

@@ -296,7 +296,7 @@ class Probe:
             self._set.level,
             self._vitals_failed,
         )
-        names = {name for _, name in plain_modules(self._model)}
+        names = {name for name, _ in plain_modules(self._model)}
         for name in self._set.time_axis.keys() - names:
             self._say("", f"time_axis {name}", f"time_axis names {name!r}: no module has that name")
         self._meter()
