@@ -14,6 +14,12 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
+def the_same_numbers_each_time() -> None:
+    """Begin every test at one random state, whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def compiler_is_left_as_it_was() -> Iterator[None]:
     """Fail a test that leaves compiled code running eagerly: later ones would not notice."""
     yield
