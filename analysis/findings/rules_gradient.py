@@ -86,9 +86,9 @@ def coverage_low(evidence: Evidence) -> Iterator[Finding]:
         one = figure.at(place, worst)
         severity, bound = graded(one.high, COVERAGE_WARNING, COVERAGE_ERROR)
         best = _reachable(evidence, place, worst)
-        # Where no start could bring more into this window, S10 speaks of its width.
+        # Where no start could bring more into this window, it is one degree less grave.
         if not one.high < REACHABLE_WARNING * best:
-            severity = "note"
+            severity = "warning" if severity == "error" else "note"
         every = int(np.isfinite(figure.value[place]).sum())
         rate = float(rates.value[place, worst])
         share, where = (1.0 - rate, "below") if rate < 0.5 else (rate, "above")
