@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -56,7 +57,7 @@ def spike(u: Tensor, threshold: float | Tensor, surrogate: Surrogate) -> Tensor:
     return fired
 
 
-class Rule(nn.Module):
+class Rule(nn.Module, ABC):
     """What a remedy puts in place of a layer's constants; parameters and buffers are saved with it.
 
     A layer with a rule asks it for every timestep. The arithmetic of :meth:`advance` must be that
@@ -66,21 +67,21 @@ class Rule(nn.Module):
     def begin(self, layer: LIF, fresh: bool) -> None:
         """Start a call of the layer; ``fresh`` if it begins a new sequence."""
 
+    @abstractmethod
     def advance(self, layer: LIF, v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the layer emits at the next timestep, and the v that it carries on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def in_force(self, layer: LIF) -> tuple[NeuronSpec, Surrogate]:
         """Return dynamics and surrogate of the last call, as tensors without gradient.
 
         What changes from timestep to timestep is ``[T, 1, ...]``, as it broadcasts over u. Called
         inside a training step: it may not wait for the device.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def described(self, layer: LIF) -> tuple[NeuronSpec, Surrogate]:
         """Return dynamics and surrogate in plain numbers; may wait for the device."""
-        raise NotImplementedError
 
 
 class LIF(nn.Module):

@@ -15,7 +15,10 @@ from torch import nn
 from spikescope.analysis.neuron import NeuronSpec, replay
 from spikescope.analysis.surrogate import SHAPES, Surrogate
 from spikescope.probes import lif as lif_module
-from spikescope.probes.lif import LIF, reset_state
+from spikescope.probes.adapters import Adapter
+from spikescope.probes.lif import LIF, Rule, reset_state
+from spikescope.probes.remedies.rule import TimedRule
+from spikescope.probes.remedies.sparsity import SpikePenalty
 
 RESETS = ("subtract", "to_value", "none")
 # 0.375 is exact in float32, the dtype in which the buffer `start` is made.
@@ -325,3 +328,26 @@ def test_a_step_mode_changed_to_nonsense_is_refused_in_use():
     layer.step_mode = "both"
     with pytest.raises(ValueError, match="step_mode='both' is not one of 'multi', 'single'"):
         layer(torch.zeros(2, 3))
+
+
+BASES = {
+    Rule: ("advance", "described", "in_force"),
+    TimedRule: ("window",),
+    SpikePenalty: ("cost",),
+    Adapter: ("_put", "describe", "handles", "obstacle", "state"),
+}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_an_incomplete_subclass_names_what_it_lacks(base):
+    missing = BASES[base]
+    with pytest.raises(TypeError) as caught:
+        type("Half", (base,), {})()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "abstract class Half" in message
+    assert all(name in message for name in missing)
+    assert base.__abstractmethods__ == set(missing)
+    # Control: what defines them all can be made.
+    whole = type("Whole", (base,), dict.fromkeys(missing, lambda self: None))
+    whole.__new__(whole)

@@ -216,13 +216,13 @@ class Adapter(ABC):
             raise ValueError(f"{field!r} is not one of {', '.join(WRITABLE)}")
         return self.describe("", module)
 
+    @abstractmethod
     def obstacle(self, module: nn.Module, field: str, value: Any) -> str | None:
         """Return why a layer that can be read cannot be written; None if it can."""
-        return f"{self.framework} layers are only read"
 
+    @abstractmethod
     def _put(self, layer: SpikingLayer, field: str, value: Any) -> Undo:
         """Write a field that nothing stands against; ``layer`` is as it was described before."""
-        raise NotImplementedError
 
     def _slope(self, layer: SpikingLayer) -> Any:
         """Return the derivative of the layer's spike as it is now; None if unknown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -40,9 +41,9 @@ class TimedRule(Rule):
         self._axes = 0
         self._dtype = torch.float32
 
+    @abstractmethod
     def window(self, layer: LIF, u: Tensor, t: int) -> Window:
         """Return threshold and width for the potential u at timestep t, counted from 1."""
-        raise NotImplementedError
 
     def begin(self, layer: LIF, fresh: bool) -> None:
         """Count timesteps from 1 in a new sequence."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ from .base import LoopRemedy, find_places, in_range, whole
 from .sync import processes, summed
 
 
-class SpikePenalty(LoopRemedy):
+class SpikePenalty(LoopRemedy, ABC):
     """Listens to the spikes of each layer in train mode; a subclass says what they cost.
 
     What was heard since the last :meth:`penalty` counts; :meth:`after_step` forgets the rest.
@@ -40,9 +41,9 @@ class SpikePenalty(LoopRemedy):
             for place in self.places
         ]
 
+    @abstractmethod
     def cost(self, heard: list[tuple[str, Tensor]]) -> Tensor | None:
         """Return the penalty for spikes ``[T, N, ...]`` of named layers; None for nothing."""
-        raise NotImplementedError
 
     def penalty(self) -> Tensor | None:
         """Return the penalty on the passes since the last call; None if there is nothing."""
