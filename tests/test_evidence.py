@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -220,6 +222,12 @@ def test_every_study_runs_and_the_report_builds(tmp_path: Path, tiny: None) -> N
     assert "No conclusion rests on it" in text
     assert "Not run" not in text
     assert "Not complete" not in text
+    assert "1 shape x 1 peak x 2 widths = 2 trainings" in text
+    # What the short version leaves out is said in words.
+    part = text.split("\n## ")[1]
+    assert part.startswith("a. ")
+    assert "nan" not in part
+    assert "| not run |" in part
     plots = sorted(path.name[0] for path in (tmp_path / "plots").iterdir())
     assert plots == list("abcdef")
     assert {claim["study"] for claim in content["claims"]} == set("abcdef")
@@ -228,6 +236,22 @@ def test_every_study_runs_and_the_report_builds(tmp_path: Path, tiny: None) -> N
     assert by_name["absorbed"]["verdict"] == "reproduced"
     assert by_name["absorbed"]["effect"] < 1e-5
     assert by_name["sign rule of AGL"]["verdict"] == "reproduced"
+
+
+def test_the_committed_report_is_what_the_committed_results_give(tmp_path: Path) -> None:
+    shutil.copytree(COMMITTED.parent, tmp_path / "results")
+    command.main(["--report-only", "--out", str(tmp_path)])
+    texts, verdicts = [], []
+    for folder in (tmp_path, COMMITTED.parents[1]):
+        text = (folder / "EVIDENCE.md").read_text(encoding="utf-8")
+        # The last digit of a number may differ from one machine to another.
+        texts.append(re.sub(r"[-+]?\d+(\.\d+)?(e[-+]\d+)?", "#", text).splitlines())
+        claims = json.loads((folder / "results" / CONCLUSIONS).read_text(encoding="utf-8"))[
+            "claims"
+        ]
+        verdicts.append({claim["name"]: claim["verdict"] for claim in claims})
+    assert texts[0] == texts[1]
+    assert verdicts[0] == verdicts[1]
 
 
 def test_recommend_does_not_propose_what_the_evidence_contradicts() -> None:

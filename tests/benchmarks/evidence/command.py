@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 def main(arguments: list[str] | None = None) -> int:
     """Run the studies and write the report; interrupted, it goes on where it was."""
     parser = argparse.ArgumentParser(prog="evidence", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="2 seeds, few units: minutes")
+    parser.add_argument("--quick", action="store_true", help="2 seeds, few units: 3 minutes")
     parser.add_argument("--studies", nargs="+", choices=list(STUDIES), default=list(STUDIES))
     parser.add_argument("--workers", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--report-only", action="store_true", help="write the report, run nothing")

@@ -16,8 +16,8 @@ CONCLUSIONS = "conclusions.json"
 INTRODUCTION = """# Evidence
 
 Do the recommendations and the published remedies do what they say? This file is written by
-`python tests/benchmarks/evidence/run.py` from `results/*.jsonl`; `--quick` runs a short version in
-minutes, and an interrupted run goes on where it was.
+`python tests/benchmarks/evidence/run.py` from `results/*.jsonl`; `--quick` runs a short version, in
+two or three minutes on one core, and an interrupted run goes on where it was.
 
 How to read it. An effect is counted positive where the claim holds, with its standard error over
 seeds. *Reproduced*: it has the claimed sign in a one-sided t test at 5 %. *Contradicted*: it has

@@ -20,7 +20,7 @@ def report(rows: list[dict[str, Any]], out: Path) -> Section:
     section = Section(
         TITLE,
         [
-            "Each grid has 3 shapes x 3 peaks x 4 widths = 36 trainings for each seed; a seed "
+            f"Each grid has {_grid_in_words(rows)} for each seed; a seed "
             "decides split, weights and order of samples, and is the same for all "
             "configurations. *Default*: the network as it is built, arctan with peak 1 and width "
             "1/pi. *Best of grid*: the configuration with the highest validation "
@@ -73,7 +73,7 @@ def report(rows: list[dict[str, Any]], out: Path) -> Section:
         section.claims += _claims(task, found)
     veto(section)
     section.text.append("\n".join(changes))
-    section.text.append(_starts(rows))
+    section.text += _starts(rows)
     if by_task:
         section.text.append("\n".join(table))
         plots.against_grid(by_task, out / "a_grid.png")
@@ -168,18 +168,27 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, list[Any]] | None:
     }
 
 
-def _starts(rows: list[dict[str, Any]]) -> str:
+def _grid_in_words(rows: list[dict[str, Any]]) -> str:
+    grid = [row["settings"] for row in rows if row["settings"]["arm"] == "grid"]
+    axes = {name: {settings[name] for settings in grid} for name in ("shape", "peak", "width")}
+    sizes = [f"{len(values)} {name}{'s' * (len(values) != 1)}" for name, values in axes.items()]
+    return f"{' x '.join(sizes)} = {math.prod(map(len, axes.values()))} trainings"
+
+
+def _starts(rows: list[dict[str, Any]]) -> list[str]:
     """Say how often a start potential was proposed, with the seeds that were added for it."""
     mine = [
         row["result"]["changed"] > 0
         for row in rows
         if row["settings"]["task"] == START_TASK and row["settings"]["arm"] == "only start"
     ]
-    return (
+    if not mine:
+        return []
+    return [
         f"A start potential was proposed for {sum(mine)} of {len(mine)} seeds of {START_TASK} "
         f"({len(START_SEEDS)} seeds beyond the grid's were added for it, in two steps for want of "
         "power, which makes a false verdict somewhat likelier); the claim rests on those seeds."
-    )
+    ]
 
 
 def _changes(task: str, rows: list[dict[str, Any]]) -> str:
@@ -191,7 +200,7 @@ def _changes(task: str, rows: list[dict[str, Any]]) -> str:
             (row for row in rows if row["settings"]["arm"] == arm),
             key=lambda row: int(row["settings"]["seed"]),
         )
-        idle = arm != "default" and not any(row["result"]["changed"] for row in mine)
+        idle = arm != "default" and mine and not any(row["result"]["changed"] for row in mine)
         cells.append("not proposed" if idle else _percent([row["result"]["test"] for row in mine]))
         if arm == "recommended" and mine:
             said = "; ".join(mine[0]["result"]["said"])
@@ -241,17 +250,18 @@ def _within(task: str, what: str, found: dict[str, list[Any]], name: str) -> Cla
     if judged.verdict == "contradicted" and not within:
         verdict = "contradicted"
     (first, error), (second, second_error) = means.values()
+    detail = (
+        f"minus the best of the grid: {100 * first:+.1f} ± {100 * error:.1f} points; minus the "
+        f"best mean, {found['best mean is'][0]}: {100 * second:+.1f} ± "
+        f"{100 * second_error:.1f}; median of the grid {100 * np.mean(found['median']):.1f} %"
+    )
     return replace(
         judged,
         name=f"within one standard error, {what}: {task}",
         text=f"On {task}, {what} is within one standard error of the best of the grid.",
         verdict="not run" if judged.seeds < 2 else verdict,
         unit="accuracy",
-        detail=(
-            f"minus the best of the grid: {100 * first:+.1f} ± {100 * error:.1f} points; minus the "
-            f"best mean, {found['best mean is'][0]}: {100 * second:+.1f} ± "
-            f"{100 * second_error:.1f}; median of the grid {100 * np.mean(found['median']):.1f} %"
-        ),
+        detail="" if judged.seeds < 2 else detail,
     )
 
 
@@ -321,4 +331,6 @@ def veto(section: Section) -> None:
 
 def _percent(values: list[float]) -> str:
     mean, error = mean_and_error(values)
+    if math.isnan(mean):
+        return "not run"
     return f"{100 * mean:.1f} ± {100 * error:.1f} %"
