@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .columns import COLUMNS, Column, Merge
+from .schema_columns import COLUMNS, Column, Merge
 
 __all__ = [
     "COLUMNS",
