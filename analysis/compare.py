@@ -67,7 +67,7 @@ def compare(
         >>> compare("no/such/run", "runs/b")
         Traceback (most recent call last):
         ...
-        spikescope.data.runs.RunError: 'no/such/run' does not exist: name a folder with a run
+        spikescope.data.run_header.RunError: 'no/such/run' does not exist: name a folder with a run
 
     Source:
         Benjamini and Hochberg 1995, J. R. Statist. Soc. B 57, 289-300; Welch 1947, Biometrika 34.

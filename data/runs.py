@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -20,48 +19,11 @@ from .merge import merge_rows
 from .process import is_alive
 from .reading import rank_folders, read_table
 from .remote import Copy, is_remote
-from .schema import (
-    COLUMNS,
-    FORMAT_VERSION,
-    KEYS,
-    MODES,
-    STORED,
-    derive,
-)
+from .run_header import Layer, RunError, layers_of, read_header
+from .schema import COLUMNS, KEYS, MODES, STORED, derive
 from .store import END, HEADER, LAYERS, SILENT_SECONDS, last_written
 
-
-class RunError(ValueError):
-    """A path that is no readable run; the message says what is there and what would be right."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One module of the watched model.
-
-    Args:
-        name: its name in the model.
-        kind: its class.
-        covered: whether it was recorded.
-        reason: why not, if it was not.
-        route: how it was read: ``"replay"`` from its input and spikes, ``"tap"`` from the calls
-            of its surrogate, ``"attach"`` from what the user's code handed over.
-        coordinate: what the record calls u: ``"u"``, or ``"u - threshold"`` where the threshold
-            itself is not known.
-        spec: fields of its NeuronSpec.
-        surrogate: fields of its Surrogate, None if it has none.
-        scale: potential that one unit of the density's axis stands for (the threshold).
-    """
-
-    name: str
-    kind: str = ""
-    covered: bool = True
-    reason: str = ""
-    route: str = "replay"
-    coordinate: str = "u"
-    spec: dict[str, Any] = field(default_factory=dict)
-    surrogate: dict[str, Any] | None = None
-    scale: float = 1.0
+__all__ = ["SILENT_SECONDS", "Layer", "Run", "RunError", "find_runs", "open_run"]
 
 
 def open_run(path: str | Path) -> Run:
@@ -80,7 +42,7 @@ def open_run(path: str | Path) -> Run:
         >>> open_run("no/such/run")
         Traceback (most recent call last):
         ...
-        spikescope.data.runs.RunError: 'no/such/run' does not exist: name a folder with a run
+        spikescope.data.run_header.RunError: 'no/such/run' does not exist: name a folder with a run
     """
     return Run(path)
 
@@ -93,8 +55,8 @@ class Run:
         if is_remote(path):
             self._copy = _copied(str(path))
         self.path = Path(path) if self._copy is None else self._copy.path
-        self.header = _read_header(self.path)
-        self._layers: tuple[int, tuple[Layer, ...]] = 0, _layers(self.path, self.header)
+        self.header = read_header(self.path)
+        self._layers: tuple[int, tuple[Layer, ...]] = 0, layers_of(self.path, self.header)
         self._torn: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -113,7 +75,7 @@ class Run:
             changed = file.stat().st_mtime_ns
             if changed != self._layers[0]:
                 content = json.loads(file.read_text(encoding="utf-8"))
-                self._layers = changed, _layers(self.path, content)
+                self._layers = changed, layers_of(self.path, content)
         except FileNotFoundError:
             pass  # most runs need none
         except (OSError, ValueError) as error:
@@ -394,39 +356,6 @@ def _copied(address: str) -> Copy:
     if not found:
         raise RunError(f"{address!r} does not exist: name a folder with a run")
     return copy
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    shown = repr(str(path))
-    if not path.exists():
-        raise RunError(f"{shown} does not exist: name a folder with a run")
-    file = path / HEADER
-    if not file.is_file():
-        raise RunError(f"{shown} is no run: it has no {HEADER}")
-    try:
-        header = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{shown} is damaged: {HEADER} cannot be read ({error})") from error
-    written = header.get("format") if isinstance(header, dict) else None
-    if not isinstance(written, int):
-        raise RunError(f"{shown} is damaged: {HEADER} does not say its format")
-    if written > FORMAT_VERSION:
-        raise RunError(
-            f"{shown} has format {written}, this spikescope reads up to {FORMAT_VERSION}: upgrade "
-            "spikescope to open it"
-        )
-    return dict(header)
-
-
-def _layers(path: Path, header: dict[str, Any]) -> tuple[Layer, ...]:
-    entries = header.get("layers", [])
-    names = Layer.__dataclass_fields__
-    try:
-        return tuple(
-            Layer(**{key: entry[key] for key in names if key in entry}) for entry in entries
-        )
-    except TypeError as error:
-        raise RunError(f"{str(path)!r} is damaged: {HEADER} has broken layers ({error})") from error
 
 
 def _check_mode(mode: str | None) -> None:
