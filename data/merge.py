@@ -103,9 +103,11 @@ def _merge_density(table: pd.DataFrame, groups: np.ndarray, total: int) -> list[
     exponents = table["density_exponent"].to_numpy()
     widest = np.zeros(total, dtype=np.int64)
     np.maximum.at(widest, groups, exponents)
-    merged: list[Any] = [None] * total
-    for row, counts in enumerate(table["density"]):
-        group = groups[row]
-        wide = coarsen_density(np.asarray(counts), int(widest[group] - exponents[row]))
-        merged[group] = wide if merged[group] is None else merged[group] + wide
-    return merged
+    shifts = widest[groups] - exponents
+    counts = np.array(table["density"].to_list(), dtype=np.int64)
+    for shift in np.unique(shifts[shifts > 0]):
+        narrow = shifts == shift
+        counts[narrow] = coarsen_density(counts[narrow], int(shift))
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    return list(np.add.reduceat(counts[order], starts)) if total else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -14,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..data.arrays import joined
 from ..data.merge import merge_rows
 from ..data.parts import TABLES
 from ..data.schema import COLUMNS, DENSITY_BINS, KEYS, STORED
@@ -218,6 +220,8 @@ class Writer:
     def _look(self, step: int, columns: Mapping[str, Any]) -> None:
         """Notice, once per layer, what no later look at a mean would show."""
         for kind, text in _NOTICES.items():
+            if not np.any(columns[kind]):
+                continue
             bad: dict[str, int] = {}
             for layer, count in zip(columns["layer"], columns[kind], strict=True):
                 bad[layer] = bad.get(layer, 0) + int(count)
@@ -268,12 +272,9 @@ class _Waiting:
         return self._rows >= PART_ROWS or time.monotonic() - self._since >= PART_SECONDS
 
     def write(self, store: Store) -> None:
-        for table, chunks in self._chunks.items():
-            columns = {
-                name: [value for chunk in chunks for value in chunk[name]] for name in chunks[0]
-            }
-            store.append(table, columns)
-        self._chunks = {}
+        # One table after another: what is written needs no memory while the next one is.
+        for table in list(self._chunks):
+            store.append(table, joined(table, self._chunks.pop(table)))
         self._rows = 0
 
 
@@ -283,32 +284,49 @@ def _columns(names: Sequence[str], rows: list[Any]) -> dict[str, Any]:
 
 def _records(batch: Batch) -> dict[str, Any]:
     """Return the stored columns of all blocks of a step; what a block did not see is 0 or NaN."""
-    columns: dict[str, list[Any]] = {name: [] for name in STORED}
-    for mode, layer, t, block in batch.blocks:
-        timesteps = len(block["samples"])
-        columns["step"] += [batch.step] * timesteps
-        columns["mode"] += [mode] * timesteps
-        columns["layer"] += [layer] * timesteps
-        columns["t"] += range(t, t + timesteps)
-        for name in STORED:
-            if name in block:
-                columns[name] += list(block[name].numpy())
-            elif name not in KEYS:
-                columns[name] += [_ABSENT[COLUMNS[name].dtype]] * timesteps
-    rows = list(zip(*(columns[name] for name in KEYS), strict=True))
+    rows = [
+        (mode, layer, t + k)
+        for mode, layer, t, block in batch.blocks
+        for k in range(len(block["samples"]))
+    ]
+    modes, layers, timesteps = zip(*rows, strict=True)
+    columns = {
+        "step": np.full(len(rows), batch.step),
+        "mode": list(modes),
+        "layer": list(layers),
+        "t": np.array(timesteps),
+    }
+    for name in STORED:
+        if name not in KEYS:
+            columns[name] = _column(name, [block for *_, block in batch.blocks])
     if len(set(rows)) == len(rows):
         return columns
     # Calls of different length, or one timestep at a time: several blocks speak of one row.
+    columns["density"] = list(columns["density"])
     merged = merge_rows(pd.DataFrame(columns))
     return {name: list(merged[name]) for name in STORED}
 
 
-_ABSENT: dict[str, Any] = {
-    "int64": 0,
-    "float64": float("nan"),
-    "counts": np.zeros(DENSITY_BINS, dtype=np.int64),
-}
-"""What a column holds where a block did not see it."""
+def _column(name: str, blocks: Sequence[Block]) -> np.ndarray:
+    dtype = COLUMNS[name].dtype
+    values = [block.get(name) for block in blocks]
+    for place, found in enumerate(values):
+        if found is None:
+            values[place] = _absent(dtype, len(blocks[place]["samples"]))
+    column: np.ndarray = torch.cat(values).numpy()  # type: ignore[arg-type]
+    return column.astype(_STORED_AS[dtype], copy=False)
+
+
+_STORED_AS = {"int64": np.int64, "float64": np.float64, "counts": np.int64}
+
+
+def _absent(dtype: str, rows: int) -> Tensor:
+    """Return what a column holds where a block did not see it."""
+    if dtype == "counts":
+        return torch.zeros(rows, DENSITY_BINS, dtype=torch.int64)
+    if dtype == "float64":
+        return torch.full((rows,), math.nan, dtype=torch.float64)
+    return torch.zeros(rows, dtype=torch.int64)
 
 
 def _fine_rows(step: int, entry: Fine) -> list[tuple[Any, ...]]:
