@@ -7,8 +7,8 @@ first recorded steps, where it may wait for the device; never later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from .levels import STANDARD, Level
 from .modes import Hook, Unscale, wide
 from .recompute import Repeats, in_backward
-from .stream import ROUNDING, Moment, Stream, on_gradient
+from .stream import ROUNDING, Moment, Stream
 from .tap_function import listen, unlisten
-from .tap_graph import NoNode, Work, at_work, potential_node
+from .tap_gradients import Call, Guard, TapGradients
+from .tap_graph import Work, at_work
 from .tap_rule import (
     HIDDEN,
     FiringRule,
@@ -30,31 +31,17 @@ from .tap_rule import (
     threshold_of,
 )
 from .tap_site import Site, entry_of, is_repetition, is_twin, surrogate_of
-from .tap_surrogate import Sampled, numbers_of
+from .tap_surrogate import numbers_of
 
 HOLD_LIMIT = 2**24
 """Elements of calls that may wait until their threshold is known; what is above is left out."""
-
-Guard = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-@dataclass(eq=False)
-class _Call:
-    """One call of a surrogate, without its tensors: hooks in the graph hold it."""
-
-    site: Site
-    moment: Moment
-    sampled: Sampled | None = None
-    folded: bool = False
-    missing: dict[bool, str] = field(default_factory=dict)
-    """Why u was not found in the graph, if the argument is u - threshold or u."""
 
 
 @dataclass(eq=False)
 class _Held:
     """A call and its tensors, none of them with a graph."""
 
-    call: _Call
+    call: Call
     x: Tensor
     output: Tensor
     inputs: tuple[Any, ...]
@@ -92,6 +79,7 @@ class Tap:
         self._handles: list[Any] = []
         self._sites: dict[Any, Site] = {}
         self._rules: dict[type, FiringRule] = {}
+        self._gradients = TapGradients(guard, self._rules)
         self._no_spikes: set[type] = set()
         self._reasons: dict[nn.Module, str] = {}
         self._held: list[_Held] = []
@@ -105,6 +93,7 @@ class Tap:
     def disarm(self) -> None:
         """Give every Function its methods back and forget what belongs to the step."""
         unlisten(self._listener)
+        self._gradients.forget()
         for handle in self._handles:
             handle.remove()
         self._handles, self._calls, self._held = [], {}, []
@@ -178,7 +167,7 @@ class Tap:
         if in_backward():
             call = self._repeats.find()
             if call is not None:
-                self._listen(call, node, inputs, argument)
+                self._gradients.listen(call, node, inputs, argument)
             return
         if not work:
             return
@@ -186,7 +175,7 @@ class Tap:
             call = self._take(node._forward_cls, inputs, output, argument, work)
         self._repeats.note(call)
         if call is not None:
-            self._listen(call, node, inputs, argument)
+            self._gradients.listen(call, node, inputs, argument)
 
     def _take(
         self,
@@ -195,7 +184,7 @@ class Tap:
         output: Tensor,
         argument: int,
         work: list[Work],
-    ) -> _Call | None:
+    ) -> Call | None:
         """Find out whose timestep a call is, and fold it as soon as its threshold is known."""
         if function in self._no_spikes:
             return None
@@ -231,7 +220,7 @@ class Tap:
         t = site.next_t(passes, inputs[argument].shape)
         site.longest = max(site.longest, t)
         moment = Moment(mode, t if axis is None else 1, axis=axis)
-        call = _Call(site, moment)
+        call = Call(site, moment)
         inputs = tuple(value.detach() if isinstance(value, Tensor) else value for value in inputs)
         self._keep_or_fold(_Held(call, inputs[argument], output.detach(), inputs), rule)
         return call
@@ -341,60 +330,6 @@ class Tap:
             moment.z = x if rule.place == rule.argument else x - threshold
             moment.version = moment.z._version
         call.folded = True
-
-    def _listen(self, call: _Call, node: Any, inputs: tuple[Any, ...], argument: int) -> None:
-        """Have the gradients at the two ends of the surrogate and at u told."""
-        x = inputs[argument]
-        if not (x.requires_grad and node.next_functions):  # without next, no graph is built
-            return
-        place = sum(isinstance(value, Tensor) for value in inputs[:argument])
-        site = call.site
-
-        def behind(gradients: Any, given: Any) -> None:
-            if given[0] is not None and site.stream.is_first_backward(call.moment):
-                branch = gradients[place] if place < len(gradients) else None
-                self._at_spikes(call, given[0].detach(), branch)
-
-        self._handles.append(node.register_hook(self._guard(behind)))
-        site.stream.learns(site.mode)
-        rule = self._rules[site.function]
-        for shifted in (True, False):
-            if rule.place is None or (rule.place == rule.argument) == shifted:
-                self._listen_at_potential(call, rule, x, shifted)
-
-    def _listen_at_potential(self, call: _Call, rule: FiringRule, x: Tensor, shifted: bool) -> None:
-        def at(gradient: Tensor | None) -> None:
-            # Which of the two is u may have been found out after the call.
-            if gradient is not None and (rule.place == rule.argument) == shifted:
-                if call.site.stream.is_first_backward(call.moment) and call.folded:
-                    call.site.turned = True
-                    with torch.no_grad():
-                        call.site.stream.at_potential(call.moment, wide(gradient.detach()))
-
-        hook = self._guard(at)
-        if x.grad_fn is None and not shifted:
-            self._handles.append(on_gradient(x, hook))
-            return
-        try:
-            node, output = potential_node(x, shifted)
-        except NoNode as reason:
-            call.missing[shifted] = str(reason)
-            return
-        self._handles.append(node.register_prehook(lambda gradients: hook(gradients[output])))
-
-    def _at_spikes(self, call: _Call, gradient: Tensor, branch: Tensor | None) -> None:
-        site, rule = call.site, self._rules[call.site.function]
-        site.turned = True
-        if not call.folded:
-            return
-        shifted = rule.place == rule.argument
-        if shifted in call.missing:
-            site.stream.notes.setdefault("no_potential_gradient", call.missing[shifted])
-        with torch.no_grad():
-            if call.sampled is not None and branch is not None:
-                site.samples.take(call.sampled, gradient * call.moment.height, branch)
-            wider = None if branch is None else wide(branch.detach())
-            site.stream.at_spikes(call.moment, wide(gradient), wider)
 
     def _settle(self) -> None:
         """Name the sites; those that only repeat another site's call are no layers."""
