@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from .merge import merge_rows
 from .parts import (
@@ -30,34 +31,50 @@ TOGETHER = 32
 """Neighbouring parts of about one size that become one."""
 
 LARGEST_PART = 4 << 20
-"""Bytes beyond which a part stays as it is: what is read to merge it must fit into memory."""
+"""Bytes of a part that is made of others ..."""
+
+LARGEST_VALUES = 1 << 22
+"""... and its numbers: 32 MB in memory, and a fraction of a second of the writer's time."""
+
+SHARE = 8
+"""Parts that a full folder has at least, so that merging the oldest leaves the newest alone."""
 
 MOST_MERGED = 40
 """A record that stands for 2^40 neighbours is not merged further."""
 
 
-def compact(folder: Path, table: str, together: int = TOGETHER) -> int:
+def compact(
+    folder: Path,
+    table: str,
+    together: int = TOGETHER,
+    largest: int = LARGEST_PART,
+    runs: int | None = None,
+) -> int:
     """Turn runs of small neighbouring parts into one each.
 
     Args:
         folder: a folder of parts.
         table: a key of :data:`~spikescope.data.parts.TABLES`.
         together: how many it takes.
+        largest: bytes of a part that is made of others.
+        runs: how many runs at most; None for all.
 
     Returns:
         Number of parts that went.
     """
-    gone = 0
-    for run in list(_runs(folder, table)):
-        if len(run) >= together:
+    gone = done = 0
+    for run, whole in list(_runs(folder, table, largest)):
+        if len(run) >= (2 if whole else together) and done != runs:
             gone += _replace(table, run, _joined(run))
+            done += 1
     return gone
 
 
-def _runs(folder: Path, table: str) -> Iterator[list[Path]]:
+def _runs(folder: Path, table: str, largest: int) -> Iterator[tuple[list[Path], bool]]:
     """Yield neighbouring parts of one kind: merged as often, of one order of size, together small.
 
-    A part that cannot be read stays where it is: it is evidence.
+    With them comes whether the next one would make them too large. A part that cannot be read
+    stays where it is: it is evidence.
     """
 
     def kind(path: Path) -> tuple[int, int, int]:
@@ -69,15 +86,23 @@ def _runs(folder: Path, table: str) -> Iterator[list[Path]]:
 
     for (merged, _, _), group in groupby(part_paths(folder, table), kind):
         run: list[Path] = []
-        size = 0
+        size = values = 0
         for path in group if merged >= 0 else ():
-            size += path.stat().st_size
-            if size > LARGEST_PART and run:
-                yield run
-                run, size = [], path.stat().st_size
+            own, many = path.stat().st_size, _values(path)
+            if run and (size + own > largest or values + many > LARGEST_VALUES):
+                yield run, True
+                run, size, values = [], 0, 0
             run.append(path)
+            size, values = size + own, values + many
         if run:
-            yield run
+            yield run, False
+
+
+def _values(path: Path) -> int:
+    """Return how many numbers a part holds, from its footer."""
+    facts = pq.read_metadata(path)
+    groups = [facts.row_group(k) for k in range(facts.num_row_groups)]
+    return sum(g.column(k).num_values for g in groups for k in range(g.num_columns))
 
 
 def _joined(run: list[Path]) -> pa.Table | None:
@@ -120,13 +145,13 @@ def keep_within(folder: Path, most: int) -> tuple[bool, int]:
     """
     merges = 0
     while size_of(folder) > most:
-        if not _merge_once(folder):
+        if not _merge_once(folder, most // SHARE):
             return False, merges
         merges += 1
     return True, merges
 
 
-def _merge_once(folder: Path) -> bool:
+def _merge_once(folder: Path, largest: int) -> bool:
     """Halve the number of records in one part of the table that takes the most room."""
     sizes = {
         table: sum(path.stat().st_size for path in part_paths(folder, table)) for table in TABLES
@@ -135,7 +160,7 @@ def _merge_once(folder: Path) -> bool:
         if table == "events":  # few, and each says something else
             continue
         # What has one record only can be merged when it is one with its neighbours.
-        compact(folder, table, together=2)
+        compact(folder, table, 2, min(largest, LARGEST_PART))
         for path, merged in _coarsest_last(part_paths(folder, table)):
             try:
                 rows = read_part(path)

@@ -84,6 +84,7 @@ class RunStore:
             for table in TABLES
         }
         self._since = dict.fromkeys(TABLES, 0)
+        self._more: set[str] = set()
         again = {"resumed": [*old.get("resumed", []), self.first]} if old else {}
         self.header = {
             "format": FORMAT_VERSION,
@@ -101,10 +102,13 @@ class RunStore:
         number = self._parts[table] + 1
         write_part(part_path(self.path, table, number), table, columns)
         self._parts[table] = number
-        self._since[table] += 1
-        if self._since[table] >= TOGETHER:
-            compact(self.path, table)
-            self._since[table] = 0
+        self._since[table] = (self._since[table] + 1) % TOGETHER
+        if self._since[table] == 0 or table in self._more:
+            # A run at a time: what waits for the writer meanwhile must not become too much.
+            if compact(self.path, table, TOGETHER, runs=1):
+                self._more.add(table)
+            else:
+                self._more.discard(table)
         if self._most is not None:
             fits, merges = keep_within(self.path, self._most)
             self.merges += merges
