@@ -165,7 +165,7 @@ def test_a_bound_that_cannot_be_kept_is_said_once(tmp_path: Path) -> None:
         pytest.warns(spikescope.SpikescopeWarning, match="max_bytes") as warned,
         spikescope.watch(model, tmp_path / "run", every=1, max_bytes=100_000) as probe,
     ):
-        probe._writer.store._most = 10  # type: ignore[union-attr]
+        probe._session.outlet._writer.store._most = 10  # type: ignore[union-attr]
         for _ in range(4):
             model(torch.randn(3, 5, 4)).sum().backward()
             probe.step()

@@ -20,10 +20,11 @@ from spikescope.probes import (
     capture,
     hooks,
     journal,
+    outlet,
     recorder,
+    session,
     writer,
 )
-from spikescope.probes import probe as probe_module
 
 POINTS: dict[str, tuple[Any, str]] = {
     f"{getattr(where, '__name__', where)}.{name}": (where, name)
@@ -43,7 +44,8 @@ POINTS: dict[str, tuple[Any, str]] = {
         (writer, ("_records", "_fine_rows", "_to_host")),
         (stores.RunStore, ("append", "judge")),
         (stores, ("write_part", "write_json", "keep_within")),
-        (probe_module, ("header", "known_layers", "find_layers", "RunStore", "Writer", "cost_on")),
+        (session, ("header", "known_layers", "find_layers", "cost_on")),
+        (outlet, ("RunStore", "Writer")),
     )
     for name in names
 }

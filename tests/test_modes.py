@@ -133,7 +133,7 @@ def train(
         with spikescope.watch(watched, path, every=every, scaler=scaler) as probe:
             for step in range(steps):
                 probe.step(loss=one_step(step))
-        assert probe._writer is None  # it was not switched off by an error
+        assert not probe._session.outlet.is_open  # it was not switched off by an error
         assert spikescope.open_run(path).state == "finished"
     return {
         "losses": torch.tensor(losses),

@@ -20,7 +20,7 @@ from torch import nn
 import spikescope
 from spikescope.analysis.findings import RULES, Evidence
 from spikescope.analysis.surrogate import Surrogate
-from spikescope.probes import probe as probe_module
+from spikescope.probes import outlet
 from spikescope.probes.lif import LIF
 
 FAST = (
@@ -117,7 +117,7 @@ def test_the_decay_per_layer_follows_alpha_as_in_the_tutorial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The lint would fit each of 100 surrogates by its shape; nothing here asks for it.
-    monkeypatch.setattr(probe_module, "judge_surrogates", lambda store, model: None)
+    monkeypatch.setattr(outlet, "judge_surrogates", lambda store, model: None)
     measured = {}
     for alpha, told in TUTORIAL.items():
         logs = []

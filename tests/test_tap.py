@@ -548,7 +548,7 @@ class OneLine(nn.Module):
 
 def test_layers_in_one_line_are_told_apart_by_their_width(tmp_path: Path) -> None:
     with spikescope.watch(seeded(OneLine), tmp_path / "run", every=1) as probe:
-        probe._model(data()).sum().backward()
+        probe._session._model(data()).sum().backward()
         probe.step()
     run = spikescope.open_run(tmp_path / "run")
     assert [layer.name for layer in run.layers] == ["OneLine[1]", "OneLine[2]"]

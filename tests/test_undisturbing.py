@@ -14,8 +14,7 @@ from reference_network import seeded
 from torch import nn
 
 import spikescope
-from spikescope.probes import hooks
-from spikescope.probes import probe as probe_module
+from spikescope.probes import hooks, outlet, session
 from spikescope.probes.lif import LIF
 from spikescope.probes.models.networks import digits_net
 
@@ -127,9 +126,9 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "forward statistics": (hooks.accumulators, "forward_block"),
     "gradient identities": (hooks.capture, "gradients"),
     "backward statistics": (hooks.accumulators, "backward_block"),
-    "header": (probe_module, "header"),
-    "layer search": (probe_module, "find_layers"),
-    "store": (probe_module, "RunStore"),
+    "header": (session, "header"),
+    "layer search": (session, "find_layers"),
+    "store": (outlet, "RunStore"),
 }
 
 
@@ -162,7 +161,7 @@ def test_a_failing_disk_switches_the_probe_off(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(probe_module.RunStore, "append", full)
+    monkeypatch.setattr(outlet.RunStore, "append", full)
     with pytest.warns(spikescope.SpikescopeWarning, match="No space left on device"):
         watched = train(model, 5, tmp_path / "run")
     assert same_bits(plain, watched)

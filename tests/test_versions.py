@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import spikescope
-from spikescope.probes import probe as probe_module
+from spikescope.probes import session
 from spikescope.probes.adapters import ADAPTERS
 from spikescope.probes.adapters.adapter_spikescope import SpikescopeAdapter
 from spikescope.probes.lif import LIF
@@ -43,7 +43,7 @@ def test_every_framework_says_what_was_tested() -> None:
 def test_the_probe_warns_and_records_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_module, "installed", lambda name: "3.0")
+    monkeypatch.setattr(session, "installed", lambda name: "3.0")
     monkeypatch.setattr(SpikescopeAdapter, "tested", ("1.0", "2.0"))
     model = nn.Sequential(nn.Linear(3, 4), LIF(), nn.Linear(4, 2), LIF())
     with (

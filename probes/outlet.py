@@ -1,0 +1,161 @@
+"""From a probe to its run: the folder is opened once, written by a thread, and closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ..data.store import RunStore
+from . import ranks
+from .lint import judge_surrogates
+from .live_findings import LiveFindings, OnFindings
+from .modes import rank
+from .settings import Settings
+from .writer import Batch, Store, Writer
+
+if TYPE_CHECKING:
+    from ..analysis.findings import Finding
+
+FINDINGS_RECORDS = 8
+"""Recorded steps from which the findings are kept with a run at its end."""
+
+
+class Outlet:
+    """What one probe writes.
+
+    Args:
+        wanted: folder or address of the run.
+        settings: what the probe was asked to do.
+        on_findings: told of findings while the training goes on.
+
+    ``path`` is where rank 0 writes; None while or because nothing is written, and on other ranks.
+    """
+
+    def __init__(
+        self, wanted: str | Path, settings: Settings, on_findings: OnFindings | None
+    ) -> None:
+        self.path: str | Path | None = None
+        self._wanted, self._settings = wanted, settings
+        self._on_findings = on_findings
+        self._meeting = ""
+        self._writer: Writer | None = None
+        self._store: Store | None = None
+        self._live: LiveFindings | None = None
+        self._records = 0
+
+    def meet(self) -> None:
+        """Agree with the other ranks on where the folder's name is left."""
+        if ranks.joined():
+            self._meeting = ranks.meeting(str(self._wanted))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a run to write to."""
+        return self._writer is not None
+
+    def open(self, content: dict[str, Any], model: nn.Module, step: int) -> tuple[str, str] | None:
+        """Make the run's folder, with what is known by now.
+
+        Args:
+            content: the header.
+            model: the model without its wrappers.
+            step: the step with which the training goes on.
+
+        Returns:
+            What the user should hear of it, its kind and a sentence.
+
+        Raises:
+            RunBusy: another process writes the run.
+            OSError: the folder cannot be made.
+        """
+        this, several = rank()
+        most, resume = self._settings.max_bytes, self._settings.resume
+        share = None if most is None else most // several
+        if this != 0:
+            self._writer = Writer(ranks.RankStore(self._meeting, this, share, step))
+            return None
+        store = RunStore(self._wanted, content, resume=resume, max_bytes=share)
+        if self._meeting:
+            ranks.tell(self._meeting, str(store.path))
+        self.path = store.path if store.address == str(store.path) else store.address
+        self._writer = Writer(store)
+        judge_surrogates(store, model)
+        if self._on_findings is not None:
+            self._live = LiveFindings(store.path, self._on_findings)
+        resumed = resume is not False and "resumed" in store.header
+        if store.address == str(self._wanted) or resumed:
+            return None
+        return "name", (
+            f"{str(self._wanted)!r} exists and is kept: this run is written to {store.address!r}"
+        )
+
+    def know(self, layers: list[dict[str, Any]]) -> None:
+        """Say which layers there are."""
+        if self._writer is not None:
+            self._writer.store.know(layers)
+
+    def put(self, batch: Batch) -> bool:
+        """Hand a batch to the writer; False if it did not keep up."""
+        if self._writer is None:
+            return True  # nothing has been found to record yet
+        self._records += bool(batch.blocks)
+        return self._writer.put(batch)
+
+    def notices(self) -> Iterator[tuple[str, str, str]]:
+        """Yield what the writer noticed since this was last asked: layer, kind, sentence."""
+        while self._writer is not None and not self._writer.notices.empty():
+            _, layer, kind, text = self._writer.notices.get()
+            yield layer, kind, text
+
+    def check(self) -> None:
+        """Raise what made the writer stop, if anything did."""
+        if self._writer is not None and self._writer.error is not None:
+            raise self._writer.error
+
+    def worked(self) -> float:
+        """Return the seconds that the writer has worked since this was last asked."""
+        return 0.0 if self._writer is None else self._writer.worked()
+
+    def close(self, batch: Batch) -> None:
+        """Write what is left; afterwards nothing more is taken."""
+        if self._writer is not None:
+            self._writer.put(batch)
+            self._writer.close()
+
+    def end(self, state: str, **facts: Any) -> bool:
+        """Say how the run ended; return whether its findings are to be kept."""
+        if self._writer is None:
+            return False
+        writer, self._writer = self._writer, None
+        self._store = writer.store
+        self._store.end(state, dropped=writer.dropped, **facts)
+        return self._live is not None or self._records >= FINDINGS_RECORDS
+
+    def conclude(self, found: list[Finding]) -> BaseException | None:
+        """Keep the findings with the run and tell the last ones; return an error of the user's."""
+        assert self._store is not None
+        self._store.judge("findings", {"findings": [entry.to_dict() for entry in found]})
+        if self._live is None:
+            return None
+        self._live.tell(found)
+        return self._live.error
+
+    def stop_telling(self, timeout: float = 30.0) -> None:
+        """End the thread that looks for findings."""
+        if self._live is not None:
+            self._live.close(timeout)
+
+    def fail(self, **facts: Any) -> None:
+        """End after an error of ours: what waits is written if it can be."""
+        self.stop_telling(timeout=5.0)
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None
+        writer.close(timeout=5.0)
+        try:
+            writer.store.end("probe failed", **facts)
+        except OSError:
+            return  # the disk refuses: the run stays without an end and reads as broken off

@@ -1,0 +1,330 @@
+"""One training under observation, from the first look at the model to the end of its run.
+
+What is done here may fail: the probe that asks for it catches that, and switches it off.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from ..data.store import RunBusy, next_step
+from . import ranks
+from .budget import Cost, cost_on
+from .header import find_layers, header, known_layers
+from .hooks import Guard
+from .journal import Journal
+from .live_findings import OnFindings, findings_of
+from .modes import is_compiled, plain_modules, rank, refusal, unwrapped
+from .outlet import Outlet
+from .pace import Pace
+from .recompute import in_backward
+from .recorder import Recorder
+from .settings import Settings
+from .versions import installed, untested
+from .watched import claim, release, taken
+from .writer import Batch
+
+if TYPE_CHECKING:
+    from ..analysis.findings import Finding
+
+SCALAR_LIMIT = 500
+"""Unwritten scalars are handed to the writer at the latest after this many."""
+
+
+class Session:
+    """What a probe does with one model.
+
+    Args:
+        model: the model as the user built it.
+        path: wanted folder or address of the run.
+        settings: what the probe was asked to do.
+        on_findings: told of findings while the training goes on.
+
+    ``active`` says whether it still records, ``pace`` which steps, ``outlet`` where to.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        path: str | Path,
+        settings: Settings,
+        on_findings: OnFindings | None,
+    ) -> None:
+        self.active = False
+        self.outlet = Outlet(path, settings, on_findings)
+        self.pace = Pace(settings.schedule, Cost(settings.budget))
+        self._model, self._wanted, self._set = model, path, settings
+        self._step = 0
+        self._recorder: Recorder | None = None
+        self._known: list[dict[str, Any]] = []
+        self._journal = Journal()
+
+    @property
+    def recording(self) -> bool:
+        """Whether the current step is being recorded."""
+        return self._recorder is not None and self._recorder.armed
+
+    @property
+    def path(self) -> str | Path | None:
+        """Where the run is written."""
+        return self.outlet.path
+
+    def attach(self, guard: Guard) -> None:
+        """Look at the model, open the run, and listen to the first step if it is recorded.
+
+        Args:
+            guard: wraps each hook so that an error of ours never reaches the training.
+        """
+        this, _ = rank()
+        if this != 0 and not ranks.joined():
+            return  # it cannot learn where rank 0 writes; the header says who recorded
+        self.outlet.meet()
+        reason = refusal(self._model)
+        if reason is not None:
+            self.say("", "refused", reason)
+            return
+        found, refused = find_layers(self._model)
+        model = unwrapped(self._model)
+        modules = {f"the model {type(model).__name__}": model}
+        modules |= {f"its layer {layer.name!r}": layer.module for layer, _ in found}
+        reason = taken(modules)
+        if reason is not None:
+            self.say("", "double", reason)
+            return
+        for adapter in dict.fromkeys(adapter for _, adapter in found):
+            doubt = untested(adapter, installed(adapter.framework))
+            if doubt is not None:
+                self.say("", f"version of {adapter.framework}", doubt)
+        self._recorder = Recorder(
+            self._model,
+            found,
+            refused,
+            guard,
+            ranks.averaged(self._model, self._set.unscale),
+            self._set.time_axis,
+            self._set.level,
+            self._vitals_failed,
+        )
+        names = {name for name, _ in plain_modules(self._model)}
+        for name in self._set.time_axis.keys() - names:
+            self.say("", f"time_axis {name}", f"time_axis names {name!r}: no module has that name")
+        self._meter()
+        self.active = True
+        claim(modules.values(), self._wanted)
+        if self._set.resume is not False:
+            self._step = next_step(self._wanted, self._set.resume)
+        if found:
+            self._open(found)
+        # Otherwise the first recorded step tells whether there is anything to write.
+        if self.active:
+            self._prepare()
+
+    def _meter(self) -> None:
+        """Begin to measure what recording costs."""
+        first = next(self._model.parameters(), None)
+        device = None if first is None else first.device
+        budget = self._set.budget
+        if budget is not None and ranks.joined():
+            text = "budget= is not kept with several processes: ranks must record the same steps"
+            self.say("", "budget", text)
+            budget = None
+        cost = cost_on(device, budget, compiled=is_compiled(self._model))
+        self.pace = Pace(self._set.schedule, cost)
+
+    def _open(self, found: list[Any]) -> None:
+        """Make the run's folder, with what is known by now."""
+        assert self._recorder is not None
+        schedule, settings = self._set.schedule, self._set.facts()
+        content = header(self._model, found, self._recorder.refused, schedule) | settings
+        self._known = content["layers"]
+        try:
+            notice = self.outlet.open(content, unwrapped(self._model), self._step)
+        except RunBusy as error:
+            self.active = False
+            self._release()
+            self.say("", "busy", f"{error}; the probe stays off", event=False)
+            return
+        if self.path is not None:
+            claim(self._modules(), self.path)
+        if notice is not None:
+            self.say("", *notice, event=False)
+
+    def _modules(self) -> list[nn.Module]:
+        found = [] if self._recorder is None else self._recorder.found
+        return [unwrapped(self._model), *(layer.module for layer, _ in found)]
+
+    def _prepare(self) -> None:
+        """Arm the hooks if the coming step is on the schedule, and may cost something."""
+        assert self._recorder is not None
+        if self.pace.records(self._step):
+            self._recorder.arm()
+
+    def end_step(self, scalars: dict[str, Tensor | float]) -> None:
+        """End one step of the training."""
+        self.note(scalars)
+        recorded = self.recording
+        if recorded:
+            self._flush()
+        elif len(self._journal.scalars) >= SCALAR_LIMIT:
+            self._hand_over(Batch(self._step))
+        self._hear()
+        self.pace.cost.add(self.outlet.worked())
+        self.pace.end_step(recorded=recorded)
+        self._step += 1
+        if self.active:
+            self._prepare()
+
+    def note(self, scalars: dict[str, Tensor | float]) -> None:
+        """Note numbers at the current step."""
+        self._journal.note(self._step, scalars)
+
+    def take(self, name: str, spikes: Any, u: Any, z: Any, threshold: Any, t: Any) -> None:
+        """Take one timestep of a layer that is not read by itself."""
+        if in_backward():
+            return  # a repetition by activation checkpointing
+        mode = "train" if self._model.training else "eval"
+        try:
+            if not isinstance(name, str) or not name:
+                raise ValueError(f"name={name!r} is not possible: give the layer a name")
+            assert self._recorder is not None
+            if name in (layer.name for layer, _ in self._recorder.found):
+                raise ValueError("a layer of that name is recorded by itself: give another name")
+            self._recorder.attached.take(name, mode, u, z, spikes, threshold, t)
+        except ValueError as error:
+            self.say(str(name), "attach", f"probe.attach({name!r}): {error}; not recorded")
+
+    def _flush(self) -> None:
+        """Hand the finished step's statistics to the writer and disarm."""
+        assert self._recorder is not None
+        batch = Batch(self._step, cost=self.pace.cost.facts())
+        self._recorder.finish(batch, self.say)
+        self._know()
+        self._recorder.disarm()
+        if not self.outlet.is_open:
+            return
+        if not batch.blocks:
+            self.say(
+                "", "nothing", f"step {self._step}: no spiking layer was called, nothing recorded"
+            )
+        if not self._hand_over(batch):
+            self.pace.coarser()
+            self.say("", "slow writer", _SLOW)
+
+    def _know(self) -> None:
+        """Write which layers there are, where a recorded step has told more about it."""
+        assert self._recorder is not None
+        heard = self._recorder.entries()
+        layers = known_layers(self._model, self._known, self._recorder.refused, heard)
+        if not self.outlet.is_open:
+            if not any(layer.get("covered", True) for layer in layers):
+                self._stay_off(layers)
+                return
+            self._open([])
+            if not self.outlet.is_open:
+                return
+        for layer in layers:
+            if not layer.get("covered", True) and layer not in self._known:
+                event = (self._step, layer["name"], "not_covered", layer["reason"])
+                self._journal.events.append(event)
+        if layers != self._known:
+            self._known = layers
+            self.outlet.know(layers)
+
+    def _stay_off(self, layers: list[dict[str, Any]]) -> None:
+        reasons = "".join(f"; {layer['name']!r}: {layer['reason']}" for layer in layers)
+        self.active = False
+        self._release()
+        self.say(
+            "",
+            "no_layers",
+            f"no spiking layer was found in {type(self._model).__name__}{reasons}: the probe stays "
+            "off",
+        )
+
+    def _hand_over(self, batch: Batch) -> bool:
+        # Without a run nothing has been found to record yet, and what there is waits.
+        return not self.outlet.is_open or self.outlet.put(self._journal.take(batch))
+
+    def _hear(self) -> None:
+        """Pass on what the writer noticed."""
+        self._repeat()
+        self.outlet.check()
+
+    def _repeat(self) -> None:
+        for notice in self.outlet.notices():
+            self.say(*notice, event=False)
+
+    def detach(self, state: str, error: str | None) -> None:
+        """Remove every hook, write what is left, say how the run ended."""
+        if self.recording:
+            # The step was not ended by step(): what it saw is incomplete and not recorded.
+            self._disarm()
+        self.active = False
+        self._release()
+        if not self.outlet.is_open:
+            return
+        self.outlet.close(self._journal.take(Batch(self._step)))
+        self._hear()
+        facts = {
+            "steps": self._step,
+            "cost": self.pace.cost.facts(),
+            **({"error": error} if error else {}),
+        }
+        if self.outlet.end(state, **facts):
+            self._conclude()
+
+    def _conclude(self) -> None:
+        """Keep the findings with the run, and tell the last ones."""
+        self.outlet.stop_telling()
+        error = self.outlet.conclude(self.findings())
+        if error is not None:
+            text = f"on_findings is not called any more: {describe(error)}"
+            self.say("", "on_findings", text, event=False)
+
+    def findings(self) -> list[Finding]:
+        """Return what the rules say about the record so far, as far as it is on disk."""
+        try:
+            return [] if self.path is None else findings_of(self.path)
+        except Exception as error:  # ours: the training must go on
+            self.say("", "findings", f"findings could not be worked out: {describe(error)}")
+            return []
+
+    def fail(self, error: Exception) -> None:
+        """Switch off after an error of ours: no hook stays, nothing more is written."""
+        self._disarm()
+        self.active = False
+        self._release()
+        where = f" at step {self._step}" if self._step else ""
+        text = f"recording stopped{where}, the training goes on: {describe(error)}"
+        self.say("", "failed", text, event=False)
+        self.outlet.fail(steps=self._step, error=describe(error))
+
+    def say(self, layer: str, kind: str, text: str, *, event: bool = True) -> None:
+        """Tell the user something once; see :meth:`.journal.Journal.say`."""
+        self._journal.say(self._step, layer, kind, text, event=event)
+
+    def _disarm(self) -> None:
+        if self._recorder is not None:
+            self._recorder.disarm()
+
+    def _vitals_failed(self, error: Exception) -> None:
+        text = f"parameters and batch norms are not recorded: {describe(error)}"
+        self.say("", "no_vitals", text)
+
+    def _release(self) -> None:
+        """Let the model be watched by another probe."""
+        release(self._modules(), (self.path, self._wanted))
+
+
+_SLOW = (
+    "the disk is slower than the recording: a step was dropped, and every second scheduled step is "
+    "left out from now on"
+)
+
+
+def describe(error: BaseException) -> str:
+    """Return an error in one line."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
