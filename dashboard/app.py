@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from dash import (
     no_update,
     set_props,
 )
+from flask import request
 
 from ..data.runs import RunError
+from ..data.store import last_written
 from .catalogue import Catalogue, Snapshot
 from .components import named, switch
 from .live import Memory, changes, patch, record
@@ -58,6 +61,12 @@ _INDEX = """<!DOCTYPE html>
     </body>
 </html>"""
 
+_FOR_FIGURES = (
+    "/_dash-component-suites/dash/dcc/async-graph.js",
+    "/_dash-component-suites/plotly/package_data/plotly.min.js",
+)
+"""What the browser loads before it can draw a figure."""
+
 _WHICH: dict[str, dict[str, Any]] = {
     "save": {"kind": MATCH, "index": MATCH},
     "copy": {"index": MATCH},
@@ -65,12 +74,28 @@ _WHICH: dict[str, dict[str, Any]] = {
 """What tells apart the buttons of a kind."""
 
 
-def create_app(root: Path, access: Access | None = None) -> Dash:
+class _App(Dash):
+    """Dash whose pages with figures ask for plotly at once, not when the first figure is there."""
+
+    draws: Callable[[str], bool]
+
+    def interpolate_index(self, **parts: Any) -> str:
+        """Return the page's frame."""
+        if self.draws(request.query_string.decode("utf-8", "replace")):
+            links = (f'<link rel="preload" as="script" href="{file}">' for file in _FOR_FIGURES)
+            parts["css"] += "".join(links)
+        return str(super().interpolate_index(**parts))
+
+
+def create_app(
+    root: Path, access: Access | None = None, catalogue: Catalogue | None = None
+) -> Dash:
     """Return the dashboard over a folder of runs, or over one run.
 
     Args:
         root: a run folder, or a folder of run folders.
         access: who may read it; this machine only if None.
+        catalogue: the runs under ``root``, if they are known already.
 
     Returns:
         A Dash app; its WSGI server is ``app.server``.
@@ -78,8 +103,8 @@ def create_app(root: Path, access: Access | None = None) -> Dash:
     Raises:
         RunError: the folder does not exist.
     """
-    catalogue = Catalogue(root)
-    app = Dash(
+    catalogue = catalogue or Catalogue(root)
+    app = _App(
         __name__,
         title="spikescope",
         update_title="",
@@ -93,6 +118,7 @@ def create_app(root: Path, access: Access | None = None) -> Dash:
         # Errors of ours reach the log and, as one line, the page.
         add_log_handler=False,
     )
+    app.draws = lambda search: _page(catalogue, View.parse(search)) != "runs"
     app.layout = _layout()
     _connect(app, catalogue)
     add_routes(app.server, catalogue, lambda view: _page(catalogue, view))
@@ -222,6 +248,13 @@ def _page(catalogue: Catalogue, view: View) -> str:
     if not _name(catalogue, view):
         return "runs"
     return view.page if view.page in PAGES else "overview"
+
+
+def warm_up(catalogue: Catalogue) -> None:
+    """Draw the page that is most likely asked for first, so that its reader need not wait."""
+    paths = catalogue.paths()
+    youngest = max(paths, key=lambda name: last_written(paths[name]), default="")
+    _draw(catalogue, Memory(), View(run=youngest), {}, False)
 
 
 UNCHANGED = (no_update,) * 9

@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from ..analysis.findings import Finding, diagnose
+from ..data.reading import rank_folders
 from ..data.runs import Run, RunError, find_runs
 from ..data.schema import MODES
+from ..data.store import last_written
 from .figures_scalars import thin
 from .lazy import LazyRun
 from .words import worst
@@ -29,6 +31,12 @@ SPARKLINE = 100
 
 PATIENCE = 0.3
 """Seconds that a page waits for the findings before it is shown without them."""
+
+LONG = 200_000
+"""Rows from which on a run is shown before its findings are worked out."""
+
+HEAD_START = 3.0
+"""Seconds that belong to the first page of a long run before it is checked."""
 
 RESTING = 10.0
 """A run that is being recorded is checked again after so many times as long as the last check."""
@@ -66,10 +74,17 @@ class Snapshot(LazyRun):
         self._found: list[list[Finding]] = [[]] if before is None else before._found
         self._rest: list[float] = [0.0] if before is None else before._rest
         self._outdated = False
+        self._indexed = False
         if before is not None:
             before._outdated = True
         self._due = 0.0
         self.failure = ""
+
+    def index(self, patience: float = np.inf) -> bool:
+        """Learn which steps are in which part; what is written later is another snapshot's."""
+        if not self._indexed:
+            self._indexed = super().index(patience)
+        return self._indexed
 
     def scalars(self) -> pd.DataFrame:
         """Return ``Run.scalars()`` from memory."""
@@ -99,11 +114,17 @@ class Snapshot(LazyRun):
             if self._checker is None and not self._resting:
                 # A daemon: a long check must not keep the server from ending.
                 self._checker = threading.Thread(target=self._check, daemon=True)
-                self._due = time.monotonic() + PATIENCE
+                self._due = time.monotonic() + (0.0 if self._long else PATIENCE)
                 self._checker.start()
         if self._checker is not None:
             self._checked.wait(max(0.0, self._due - time.monotonic()))
         return self._found[0]
+
+    @property
+    def _long(self) -> bool:
+        """Whether nobody should wait for the findings."""
+        self.index(0.0)
+        return self.known.parts.expected_rows >= LONG
 
     @property
     def _resting(self) -> bool:
@@ -126,6 +147,8 @@ class Snapshot(LazyRun):
 
     def _check(self) -> None:
         try:
+            if self._long and not self._found[0]:
+                time.sleep(HEAD_START)
             with _ONE_CHECK:
                 if not self._outdated:
                     began = time.monotonic()
@@ -152,9 +175,9 @@ class Snapshot(LazyRun):
 
 def stamp(path: Path) -> Stamp:
     """Return what changes when a run on disk changes: files, last write, state."""
-    files = list(path.iterdir())
-    run = Run(path)
-    return len(files), run.last_written, run.state
+    folders = rank_folders(path)
+    files = sum(len(list(folder.iterdir())) for folder in folders)
+    return files, max(map(last_written, folders)), Run(path).state
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..data.runs import Run
+from ..data.runs import Layer, Run
 from .figures_style import figure, nothing, palette, plain, short
 from .lazy import LazyRun, lazy
 from .metrics import METRICS, Metric, metric_values
@@ -101,10 +101,11 @@ def cells(
     if chosen is None:
         return None
     here = record.rows_at(chosen, mode)
-    scales = {layer.name: layer.scale for layer in run.layers}
-    place = {layer.name: k for k, layer in enumerate(run.layers)}
+    layers = run.layers
+    scales = {layer.name: layer.scale for layer in layers}
+    place = {layer.name: k for k, layer in enumerate(layers)}
     at_t = np.unique(here["t"].to_numpy())
-    shape = (len(run.layers), len(at_t))
+    shape = (len(layers), len(at_t))
     values, errors = np.full(shape, np.nan), np.full(shape, np.nan)
     seen = np.zeros(shape, dtype=bool)
     rows = here["layer"].map(place).to_numpy(dtype=int)
@@ -120,16 +121,16 @@ def cells(
         ever |= set(overall["layer"].unique())
     reasons = [
         [
-            _reason(run, k, what, float(values[k, j]), bool(seen[k, j]), run.layers[k].name in ever)
+            _reason(run, layer, what, float(values[k, j]), bool(seen[k, j]), layer.name in ever)
             for j in range(shape[1])
         ]
-        for k in range(shape[0])
+        for k, layer in enumerate(layers)
     ]
     return Cells(
         what,
         chosen,
         mode,
-        tuple(layer.name for layer in run.layers),
+        tuple(layer.name for layer in layers),
         at_t,
         values,
         errors,
@@ -168,9 +169,8 @@ def chosen_step(record: LazyRun, step: int | None, mode: str) -> int | None:
     return step
 
 
-def _reason(run: Run, k: int, metric: Metric, value: float, seen: bool, ever: bool) -> str:
+def _reason(run: Run, layer: Layer, metric: Metric, value: float, seen: bool, ever: bool) -> str:
     """Return why a cell cannot be drawn, or nothing."""
-    layer = run.layers[k]
     if not layer.covered:
         return f"not covered: {layer.reason or 'no reason given'}"
     if not seen:

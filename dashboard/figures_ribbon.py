@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from ..data.runs import Run
 from .figures_law import gradient_interval
 from .figures_style import figure, nothing, number, palette
-from .lazy import QUANTILES, lazy
+from .lazy import lazy
+from .quantiles import QUANTILES
 
 QUANTILE_NAMES = {str(q): f"{q:.0%} quantile of u" for q in QUANTILES}
 """Headers of the table."""

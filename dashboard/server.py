@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import secrets
 import socket
+import threading
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ from pathlib import Path
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
 from werkzeug.serving import make_server as make_wsgi_server
 
-from .app import create_app
+from .app import create_app, warm_up
+from .catalogue import Catalogue
 from .security import Access
 
 
@@ -25,7 +27,10 @@ class _Quiet(WSGIRequestHandler):
 
 
 def make_server(
-    root: Path, host: str = "127.0.0.1", port: int = 8050
+    root: Path,
+    host: str = "127.0.0.1",
+    port: int = 8050,
+    catalogue: Catalogue | None = None,
 ) -> tuple[BaseWSGIServer, str]:
     """Return a server that listens already, and the address to open.
 
@@ -33,6 +38,7 @@ def make_server(
         root: a run folder, or a folder of run folders.
         host: address to listen on; one that other machines reach gets a fresh token.
         port: TCP port; 0 takes a free one.
+        catalogue: the runs under ``root``, if they are known already.
 
     Returns:
         ``(server, url)``; call ``server.serve_forever()`` and, to end it, ``server.shutdown()``.
@@ -42,12 +48,12 @@ def make_server(
         OSError: the port is in use or the host is not an address of this machine.
         ValueError: a port outside 0 to 65535.
     """
-    if not 0 <= port <= 65535:
-        raise ValueError(f"port={port!r} is not possible: it must be between 0 and 65535")
+    _require_port(port)
     family, address = _resolve(host)
     local = ipaddress.ip_address(address.partition("%")[0]).is_loopback
     token = "" if local else secrets.token_urlsafe(24)
-    app = create_app(root, Access(hosts=None, token=token) if token else Access())
+    access = Access(hosts=None, token=token) if token else Access()
+    app = create_app(root, access, catalogue)
     # werkzeug exits the process when a port is taken, so the socket is bound here.
     listener = _listen(family, address, host, port)
     try:
@@ -90,7 +96,10 @@ def serve(
         OSError: the port is in use or the host is not an address of this machine; one line.
         ValueError: a port outside 0 to 65535.
     """
-    server, url = make_server(root, host, port)
+    catalogue = Catalogue(root)
+    server, url = make_server(root, host, port, catalogue)
+    # Meanwhile the browser loads its scripts.
+    threading.Thread(target=warm_up, args=(catalogue,), daemon=True).start()
     try:
         if on_ready is not None:
             on_ready(url)
@@ -101,6 +110,27 @@ def serve(
         pass
     finally:
         server.server_close()
+
+
+def require_address(host: str, port: int) -> None:
+    """Refuse, before any long work, an address that cannot be listened on.
+
+    Args:
+        host: address of this machine.
+        port: TCP port.
+
+    Raises:
+        OSError: the port is in use or the host is not an address of this machine.
+        ValueError: a port outside 0 to 65535.
+    """
+    _require_port(port)
+    family, address = _resolve(host)
+    _listen(family, address, host, port).close()
+
+
+def _require_port(port: int) -> None:
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port={port!r} is not possible: it must be between 0 and 65535")
 
 
 def _resolve(host: str) -> tuple[socket.AddressFamily, str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .schema import COLUMNS, STORED
@@ -68,7 +70,7 @@ TABLES: dict[str, pa.Schema] = {
 """The tables of a run, a schema each."""
 
 
-_MERGED = b"spikescope.merged"
+_MERGED, _STEPS = b"spikescope.merged", b"spikescope.steps"
 
 GROUP_ROWS = 2048
 """Rows that are stored together: a look at one step of a large part reads no more than these."""
@@ -124,13 +126,36 @@ def write_part(
         OSError: the disk refuses; no part is left behind.
     """
     frame = pa.table({name: columns[name] for name in TABLES[table].names}, schema=TABLES[table])
+    facts = {_STEPS: _told(_steps_by_mode(frame))} if "mode" in frame.column_names else {}
     if merged:
-        frame = frame.replace_schema_metadata({_MERGED: str(merged)})
+        facts[_MERGED] = str(merged).encode()
     sink = pa.BufferOutputStream()
     pq.write_table(
-        frame, sink, compression="zstd", write_page_checksum=True, row_group_size=GROUP_ROWS
+        frame.replace_schema_metadata(facts),
+        sink,
+        compression="zstd",
+        write_page_checksum=True,
+        row_group_size=GROUP_ROWS,
+        # The only ones that are asked for; those of all columns would be most of the footer.
+        write_statistics=["step"],
     )
     write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def _steps_by_mode(rows: pa.Table) -> dict[str, np.ndarray]:
+    """Return the steps of each mode, rising."""
+    steps = rows["step"].to_numpy()
+    of_mode = {
+        mode: pc.equal(rows["mode"], mode).to_numpy(zero_copy_only=False)
+        for mode in pc.unique(rows["mode"]).to_pylist()
+    }
+    return {mode: np.unique(steps[chosen]) for mode, chosen in of_mode.items()}
+
+
+def _told(steps: Mapping[str, np.ndarray]) -> bytes:
+    """Return steps as a footer holds them: what it says is not covered by a page's checksum."""
+    text = json.dumps({mode: held.tolist() for mode, held in steps.items()}).encode()
+    return b"%08x %b" % (zlib.crc32(text), text)
 
 
 def times_merged(path: Path) -> int:
@@ -144,6 +169,31 @@ def times_merged(path: Path) -> int:
         return int(found.get(_MERGED, 0))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise PartError(f"{path.name} cannot be read and is left out: {error}") from error
+
+
+def part_steps(path: Path) -> tuple[dict[str, np.ndarray], int]:
+    """Return which steps a part holds, from its footer where that says it.
+
+    Args:
+        path: a part of a table with the columns step and mode.
+
+    Returns:
+        Steps by mode, rising, and the number of its rows.
+
+    Raises:
+        PartError: the part is torn, truncated or altered.
+    """
+    try:
+        footer = pq.read_metadata(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise PartError(f"{path.name} cannot be read and is left out: {error}") from error
+    check, _, text = (footer.metadata or {}).get(_STEPS, b"").partition(b" ")
+    if check == b"%08x" % zlib.crc32(text):
+        held = {mode: np.array(steps, dtype=np.int64) for mode, steps in json.loads(text).items()}
+        return held, footer.num_rows
+    # An older part does not say it.
+    rows = read_part(path, ["step", "mode"])
+    return _steps_by_mode(rows), len(rows)
 
 
 def read_part(

@@ -27,7 +27,7 @@ def render(run: Snapshot, view: View) -> Content:
     """Return the page: header, versions, layers with reasons, torn parts, events."""
     steps = run.steps(None)
     facts: dict[str, Any] = {"name": run.name, "folder": str(run.path), "state": state(run)}
-    facts["recorded"] = f"{len(steps)} steps, {run.known.rows} rows" if len(steps) else "nothing"
+    facts["recorded"] = f"{len(steps)} steps, {run.known.parts.rows} rows" if len(steps) else "nothing"
     facts |= {key: value for key, value in run.header.items() if key not in {*_APART, *facts}}
     facts |= {f"at the end: {key}": value for key, value in run.end.items() if key != "cost"}
     problems = run.problems
