@@ -57,18 +57,39 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
-    except (ValueError, OSError, ImportError) as error:
+    except OSError as error:
+        _complain(_of_the_system(error))
+    except ImportError as error:
+        if (error.name or "").startswith(__name__.partition(".")[0]):
+            raise  # a module of our own is no input
+        _complain(str(error))
+    except ValueError as error:
         _complain(str(error))
     except Exception as error:
         # Usage errors of the parser, whichever module it keeps them in.
         if not hasattr(error, "format_message"):
             raise
-        _complain(error.format_message())
+        _complain(_of_the_parser(error))
 
 
 def _one_line_warning(message: Warning | str, *where: Any, **more: Any) -> str:
     """Show a warning as a sentence: a person at the command line has no use for our line number."""
     return f"spikescope: {' '.join(str(message).split())}\n"
+
+
+def _of_the_system(error: OSError) -> str:
+    """Return what the system says, without its number; our own sentences as they are."""
+    if error.strerror is None or error.filename is None:
+        return error.strerror or str(error)
+    return f"{str(error.filename)!r}: {error.strerror}"
+
+
+def _of_the_parser(error: Any) -> str:
+    """Return what the parser says, and the value where it does not quote it."""
+    message: str = error.format_message().replace("Value error, ", "")
+    details = getattr(error.__cause__, "errors", None)
+    given = details()[0].get("input") if callable(details) else None
+    return message if given is None or repr(given) in message else f"{message}: {given!r}"
 
 
 def _complain(message: str) -> None:

@@ -61,18 +61,21 @@ def compare(
     console.print(_said(parts, table, by.value), markup=False)
 
 
-def _runs(words: str) -> list[Path]:
+def _runs(words: str) -> list[Path | str]:
     """Return the runs that a person named: one, those in a folder, or those of a pattern."""
+    from .data.remote import is_remote
     from .data.runs import find_runs
 
+    if is_remote(words):
+        return [words]
     if not has_magic(words) or Path(words).exists():
-        paths = find_runs(words) if Path(words).is_dir() else [Path(words)]
+        paths: list[Path | str] = [*find_runs(words)] if Path(words).is_dir() else [Path(words)]
         # A folder without a run is handed on: open_run says what is wrong with it.
         return paths or [Path(words)]
     found = sorted(Path(path) for path in glob(words) if Path(path).is_dir())
     if not found:
         raise ValueError(f"no folder matches {words!r}: name a run, or a pattern that runs match")
-    return found
+    return [*found]
 
 
 def _last(table: pd.DataFrame, parts: pd.DataFrame, axis: str) -> list[tuple[dict[str, Any], bool]]:

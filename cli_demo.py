@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from .cli_print import print_diagnosis, print_rows
-from .cli_serve import PORT, require_dashboard, serve_folder
+from .cli_serve import PORT, require_address, serve_folder
 
 if TYPE_CHECKING:
     from .data.runs import Run
@@ -34,7 +34,7 @@ def demo(
 
     console = Console()
     if serve:
-        require_dashboard()
+        require_address(host, port)
     story = Demo(out / f"{data}-demo", data, device, seed, epochs, console)
 
     console.rule("1. As people set it up")

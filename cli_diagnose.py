@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def diagnose(
-    run: Annotated[Path, typer.Argument(help="Run folder, or a folder of runs.")],
+    run: Annotated[str, typer.Argument(help="Run folder or its address, or a folder of runs.")],
     layer: Annotated[str | None, typer.Option(help="Only findings about this layer.")] = None,
     since: Annotated[int | None, typer.Option(help="Look at steps from this one on.")] = None,
     as_json: AsJson = False,
@@ -31,19 +31,35 @@ def diagnose(
     from .data.runs import find_runs, open_run
     from .data.store import HEADER
 
-    if run.is_dir() and not (run / HEADER).is_file() and (paths := find_runs(run)):
-        _folder(run, paths, layer, since, as_json, fail_on)
+    folder = Path(run)
+    if folder.is_dir() and not (folder / HEADER).is_file() and (paths := find_runs(folder)):
+        _folder(folder, paths, layer, since, as_json, fail_on)
         return
     opened = open_run(run)
     findings = find(opened, layer=layer, since=since)
+    if since is not None and not findings:
+        _require_records(opened, since)
     if as_json:
         print_json(report(opened, findings))
     else:
         console = Console()
-        print_diagnosis(console, findings)
+        if findings or not opened.table(["elements"]).empty:
+            print_diagnosis(console, findings)
+        else:
+            console.print("Nothing was judged: the run holds no record that can be read.")
         for problem in opened.problems:
             console.print(f"Note: {problem}", markup=False)
     fail(findings, fail_on)
+
+
+def _require_records(run: Run, since: int) -> None:
+    """Refuse a step behind the last one: silence there would be no good news."""
+    steps = run.table(["elements"])["step"]
+    if len(steps) and not (steps >= since).any():
+        raise ValueError(
+            f"since={since!r} is behind the last recorded step of run {run.name!r}, "
+            f"{int(steps.max())}: nothing was judged"
+        )
 
 
 def _folder(
@@ -60,14 +76,21 @@ def _folder(
 
     found: list[tuple[Run, list[Finding]]] = []
     unreadable: list[dict[str, str]] = []
+    known: dict[str, None] = {}  # layers of all runs, in their order
     for path in paths:
         try:
             opened = open_run(path)
-            known = layer is None or layer in {entry.name for entry in opened.layers}
-            findings = find(opened, layer=layer, since=since) if known else []
-            found.append((opened, findings))
+            names = [entry.name for entry in opened.layers]
+            known.update(dict.fromkeys(names))
+            if layer is None or layer in names:
+                found.append((opened, find(opened, layer=layer, since=since)))
         except RunError as error:
             unreadable.append({"run": path.name, "reason": str(error)})
+    if layer is not None and known and layer not in known:
+        raise ValueError(
+            f"layer {layer!r} is in none of the runs in {str(folder)!r}; their layers are "
+            f"{', '.join(map(repr, known))}"
+        )
     rows = aggregate(found)
     if as_json:
         print_json(
@@ -110,6 +133,7 @@ def _print_folder(rows: list[dict[str, Any]], runs: int, unreadable: list[dict[s
     if shown:
         print_rows(console, shown)
     else:
-        console.print(f"No finding in {runs} runs: every rule looked and stayed silent.")
+        several = "s" * (runs != 1)
+        console.print(f"No finding in {runs} run{several}: every rule looked and stayed silent.")
     for entry in unreadable:
         console.print(f"Note: {entry['run']} is left out: {entry['reason']}", markup=False)

@@ -40,22 +40,35 @@ def export(
     wanted = out or folder.with_name(f"{folder.name}{_ENDING[to]}")
     if wanted.exists():
         raise ValueError(f"{str(wanted)!r} exists already: name another place with --out")
-    if to is To.html:
-        written = [_html(folder, wanted)]
-    elif to is To.tensorboard:
-        from .data.event_files import export_tensorboard
-
-        written = [export_tensorboard(opened, wanted)]
-    else:
-        written = _tables(opened, wanted, to)
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        written = _write(opened, folder, wanted, to)
+    except OSError as error:
+        raise ValueError(
+            f"{str(wanted)!r} cannot be written ({error.strerror}): name another place with --out"
+        ) from error
     if as_json:
-        print_json({"run": opened.name, "written": [str(path) for path in written]})
+        files = [str(path) for path in written]
+        print_json({"run": opened.name, "written": files, "problems": opened.problems})
         return
+    console = Console(soft_wrap=True, markup=False, highlight=False)
     for path in written:
-        Console().print(f"Written: {path}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"Written: {path}")
+    for problem in opened.problems:
+        console.print(f"Note: {problem}")
 
 
 _ENDING = {To.html: ".html", To.csv: "-csv", To.parquet: "-parquet", To.tensorboard: "-tensorboard"}
+
+
+def _write(run: Run, folder: Path, out: Path, to: To) -> list[Path]:
+    if to is To.html:
+        return [_html(folder, out)]
+    if to is To.tensorboard:
+        from .data.event_files import export_tensorboard
+
+        return [export_tensorboard(run, out)]
+    return _tables(run, out, to)
 
 
 def _html(run: Path, out: Path) -> Path:

@@ -9,8 +9,12 @@ from rich.console import Console
 
 from .cli_print import AsJson, print_json, print_rows
 
+OF_A_MODEL = ("data", "data_dir", "batch", "samples")
+"""Options that say what a model is to look at; all others are numbers in place of a model."""
+
 
 def recommend(
+    context: typer.Context,
     target: Annotated[
         str | None,
         typer.Argument(
@@ -45,6 +49,7 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Choose weights, bias, start, threshold and surrogate before any training."""
+    _require_one_kind(context, target)
     if target is not None:
         _of_model(target, data, data_dir, batch, samples, as_json)
         return
@@ -83,6 +88,21 @@ def recommend(
         console.print(f"Mind: {warning}", markup=False)
 
 
+def _require_one_kind(context: typer.Context, target: str | None) -> None:
+    """Refuse an option that would be passed over: numbers beside a model, data without one."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name in ("target", "as_json"):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if target is None and name in OF_A_MODEL:
+            raise ValueError(f"{option} has no place without MODULE:CALLABLE, which it is for")
+        if target is not None and name not in OF_A_MODEL:
+            raise ValueError(
+                f"{option} has no place beside {target!r}, whose layers have their own"
+            )
+
+
 def _of_model(
     target: str,
     data: str | None,
@@ -102,6 +122,8 @@ def _of_model(
     targets: Any = case.targets
     if batch is not None:
         inputs, targets = call_target(batch), None
+        if inputs is None:
+            raise ValueError(f"{batch!r} returned None: return inputs, (inputs, targets), a loader")
     elif data is not None:
         inputs, targets = _first(data, data_dir, samples)
     if inputs is None:

@@ -18,6 +18,14 @@ def require_dashboard() -> None:
         raise ValueError(f"the dashboard needs {missing[0]}: pip install 'spikescope[dashboard]'")
 
 
+def require_address(host: str, port: int) -> None:
+    """Refuse, before any work, an address that the dashboard could not be served on."""
+    require_dashboard()
+    from .dashboard.server import require_address as require
+
+    require(host, port)
+
+
 def serve_folder(folder: Path, host: str, port: int, view: str = "") -> None:
     """Serve a run, or a folder of runs, and say where; the address opens a view if one is given."""
     from .dashboard.server import serve

@@ -20,7 +20,7 @@ def stationary(
     start: Annotated[float, typer.Option(help="Potential before t = 1.")] = 0.0,
     timesteps: Annotated[int, typer.Option(help="Length T of the sequence.")] = 4,
     surrogate: Annotated[str | None, typer.Option(help="Shape, to get its coverage.")] = None,
-    width: Annotated[float, typer.Option(help="Width of the surrogate.")] = 1.0,
+    width: Annotated[float | None, typer.Option(help="Width of the surrogate; 1 if left.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say where the membrane potential of a layer settles, how fast, and from where to start."""
@@ -37,8 +37,11 @@ def stationary(
         start=start,
     )
     interval = None
+    if surrogate is None and width is not None:
+        raise ValueError(f"--width {width:g} has no place without --surrogate, the shape it is of")
     if surrogate is not None:
-        low, high = Surrogate(surrogate, peak=1.0, width=width).interval(threshold)
+        shape = Surrogate(surrogate, peak=1.0, width=1.0 if width is None else width)
+        low, high = shape.interval(threshold)
         interval = (float(low), float(high))
     report = stationary_report(stationary_law(spec, input_mean, input_std), interval, timesteps)
     if as_json:

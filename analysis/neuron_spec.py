@@ -343,8 +343,8 @@ def check_stationary(spec: NeuronSpec, input_mean: Any = None) -> None:
         wanted = f"between 0 and {amount!r}" if spec.reset == "subtract" else "above 0"
         require(
             leaky | ((drift > 0) & (drift < top)),
-            f"decay={spec.decay!r} has no stationary law at input_mean={input_mean!r}: take "
-            f"decay < 1, or gain * input_mean {wanted}",
+            f"decay={spec.decay!r} has no stationary law at input_mean="
+            f"{np.asarray(input_mean).tolist()!r}: take decay < 1, or gain * input_mean {wanted}",
         )
 
 

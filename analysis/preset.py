@@ -131,11 +131,10 @@ def recommend_by_numbers(
         Rossbroich, Gygax, Zenke 2022.
     """
     count = fan_in if units is None else units
-    if fan_in < 1 or count < 1 or layers < 1 or timesteps < 1:
-        raise ValueError(
-            f"fan_in={fan_in!r}, units={units!r}, layers={layers!r}, timesteps={timesteps!r}: "
-            "all must be at least 1"
-        )
+    counts = {"fan_in": fan_in, "units": count, "layers": layers, "timesteps": timesteps}
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name}={value!r} is not possible: it must be at least 1")
     if recurrent and count < 2:
         raise ValueError(f"units={count!r} cannot be recurrent: give at least 2")
     mean, variance = _input_moments(input_rate, input_mean, input_square)

@@ -15,6 +15,9 @@ from .unit_law import Removable, UnitLaw, solve
 
 __all__ = ["FIGURES", "Removable", "StationaryLaw", "Transient", "stationary_law"]
 
+FARTHEST = 1e15
+"""Input in potential beyond which, and below whose inverse, double precision runs out of range."""
+
 
 def stationary_law(
     spec: NeuronSpec,
@@ -136,6 +139,12 @@ def _solve_row(spec: NeuronSpec, row: dict[str, float], whole: Any) -> tuple[Uni
         row["reset_value"],
     )  # fmt: skip
     std = abs(gain) * row["std"]
+    if abs(hit) > FARTHEST or not 1.0 / FARTHEST <= std <= FARTHEST:
+        raise ValueError(
+            f"an input of mean {hit:g} and standard deviation {std:g} after the gain is not "
+            f"possible: the mean must be at most {FARTHEST:g} in size, the standard deviation "
+            f"between {1.0 / FARTHEST:g} and that"
+        )
     noise: Noise = GaussianNoise(std * float(np.sqrt(1.0 - row["frozen"])))
     if isinstance(whole, np.ndarray) or hasattr(whole, "pmf"):
         noise = atoms_of(whole, gain)

@@ -332,11 +332,12 @@ def find_runs(root: str | Path) -> list[Path]:
         Paths of the folders that hold a ``run.json``.
 
     Raises:
-        RunError: the folder does not exist.
+        RunError: the folder does not exist, or is a file.
     """
     root = Path(root)
     if not root.is_dir():
-        raise RunError(f"{str(root)!r} does not exist: name a run folder or a folder of runs")
+        said = "is no folder" if root.exists() else "does not exist"
+        raise RunError(f"{str(root)!r} {said}: name a run folder or a folder of runs")
     if (root / HEADER).is_file():
         return [root]
     inside = root.resolve()

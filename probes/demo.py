@@ -17,6 +17,7 @@ from .apply import apply
 from .models.bar import SHOW_LOSS_EVERY, threads, training_bar
 from .models.counts import require_at_least_one
 from .models.evaluation import as_input
+from .models.place import require_folder
 from .models.training import find_device, train
 from .models.vgg import VGG, vgg
 from .preflight import recommend
@@ -82,7 +83,8 @@ class Demo:
         console: where the progress bars go; the standard output if None.
 
     Raises:
-        ValueError: an unknown data set or device, or a count below 1; before anything is written.
+        ValueError: an unknown data set or device, a count below 1, or a folder that cannot be made;
+            before any training.
         ImportError: what the data set comes with is not installed.
     """
 
@@ -107,6 +109,7 @@ class Demo:
         model = as_people_set_it_up((channels, height, width), self._data.classes)
         self._model = model.to(self._device)
         self._start = copy.deepcopy(self._model)
+        require_folder(Path(out).parent)
         self.folder = _free(Path(out))
 
     @property

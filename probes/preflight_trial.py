@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .adapters import Adapter
 from .apply_plan import plan
 from .fresh import forget_state, fresh_copy
 from .header import find_layers
+from .misfit import misfit
 from .modes import plain_modules, refusal, unwrapped
 from .preflight_batches import Batch, Loss, loss_of
 from .preflight_fan_in import FanIn, fan_in
@@ -93,7 +95,9 @@ class Trial:
         except ValueError:
             raise
         except Exception as error:
-            raise ValueError(self._misfit(error)) from error
+            inputs = [batch for batch, _ in self.batches]
+            line = misfit(self.model, inputs, partial(call, forward=self._forward), error)
+            raise ValueError(line) from error
 
     def layer(self, name: str) -> LayerRecord:
         """Return the forward record of one layer as the copy is now."""
@@ -244,27 +248,6 @@ class Trial:
         except Exception as error:  # a graph of a kind that we do not know is no reason to stop
             reason = f"its graph could not be followed ({type(error).__name__})"
             return {name: FanIn(unknown=reason) for name in self.adapters}
-
-    def _misfit(self, error: Exception) -> str:
-        """Return one line that names the module in which a batch failed."""
-        copy = fresh_copy(self.model)
-        forget_state(copy)
-        inside: list[tuple[str, nn.Module]] = []
-        for name, module in copy.named_modules():
-            entry = (name, module)
-            module.register_forward_pre_hook(lambda *_, entry=entry: inside.append(entry))
-            module.register_forward_hook(lambda *_: inside.pop() and None)
-        try:
-            for inputs, _ in self.batches:
-                inside.clear()
-                call(copy, inputs, self._forward)
-        except Exception:  # the same again: now we know where
-            pass
-        name, module = inside[-1] if inside else ("", copy)
-        where = f"module {name!r} ({type(module).__name__})" if name else "the model"
-        shape = tuple(self.batches[0][0].shape)
-        text = " ".join(str(error).split())
-        return f"a batch of shape {shape} fails in {where}: {type(error).__name__}: {text}"
 
 
 def check(model: Any) -> None:

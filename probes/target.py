@@ -92,8 +92,10 @@ def call_target(target: str) -> Any:
         value: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            plain = module_name.removesuffix(".py").replace("/", ".")
+            meant = "" if plain == module_name else f"; as a module it is {plain!r}"
             raise ValueError(
-                f"no module {module_name!r} in {here} nor among the installed ones"
+                f"no module {module_name!r} in {here} nor among the installed ones{meant}"
             ) from error
         raise ValueError(f"{module_name!r} cannot be imported: {line_of(error)}") from error
     except (Exception, SystemExit) as error:

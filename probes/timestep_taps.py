@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .adapters import ADAPTERS, Adapter
 from .fresh import forget_state, fresh_copy
+from .misfit import misfit
 from .modes import plain_modules, unwrapped
 
 Forward = Callable[[nn.Module, Tensor], Any]
@@ -32,7 +33,8 @@ class TappedModel(nn.Module):
 
     Raises:
         ValueError: the model is in train mode, has no spiking layer, a named layer is unknown or
-            is not on the way to the output, or the output is not ``[N, classes]``.
+            is not on the way to the output, the batch does not go through the model, or the output
+            is not ``[N, classes]``.
 
     Example:
         >>> from spikescope.probes.lif import LIF
@@ -66,7 +68,7 @@ class TappedModel(nn.Module):
             module.register_forward_hook(self._divide(name, adapter))
             self.taps[name] = []
         with torch.no_grad():
-            self.outputs = self(inputs)
+            self.outputs = self._first_outputs(inputs)
         for name, taps in self.taps.items():
             if not taps:
                 raise ValueError(
@@ -75,7 +77,18 @@ class TappedModel(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return outputs ``[N, classes]`` of a new sequence."""
-        return self.through(self._forward or (lambda model, given: model(given)), inputs)
+        return self.through(self._forward or _plain_call, inputs)
+
+    def _first_outputs(self, inputs: Tensor) -> Tensor:
+        """Run the model once, and say where the batch fails if it does."""
+        try:
+            outputs: Tensor = self(inputs)
+        except (ValueError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            run = self._forward or _plain_call
+            raise ValueError(misfit(self.model, [inputs], run, error)) from error
+        return outputs
 
     def through(self, run: Forward, inputs: Tensor) -> Tensor:
         """Return outputs ``[N, classes]`` of a new sequence that a function runs."""
@@ -176,6 +189,10 @@ class TappedModel(nn.Module):
             number = torch.arange(spikes.numel(), device=spikes.device).view(spikes.shape)
             self._orders[key] = torch.argsort(adapter.time_first(module, number).reshape(-1))
         return self._orders[key]
+
+
+def _plain_call(model: nn.Module, inputs: Tensor) -> Any:
+    return model(inputs)
 
 
 def _chosen(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from spikescope import cli
 from spikescope.analysis.attribution_result import (
     GAP_BOUND,
     Attribution,
@@ -306,11 +305,9 @@ def alone():
 
 
 def command(arguments: list[str], capsys: Any, monkeypatch: Any) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["spikescope", *arguments])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
+    code = command_line.command(*arguments, monkeypatch=monkeypatch)
     out = capsys.readouterr()
-    return int(end.value.code or 0), out.out, out.err
+    return code, out.out, out.err
 
 
 def test_the_command(tmp_path: Path, capsys: Any, monkeypatch: Any, run: Path) -> None:

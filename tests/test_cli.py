@@ -11,18 +11,9 @@ from typing import Any
 
 import pytest
 import synthetic
+from command_line import command
 
 from spikescope import cli
-
-
-def command(*words: Any, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run the command in this process and return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["spikescope", *map(str, words)])
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # undone afterwards
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture
@@ -92,45 +83,6 @@ def test_recommend(monkeypatch: Any, capsys: Any) -> None:
     assert all(row["source"] for row in rows.values())
     assert command(*words, monkeypatch=monkeypatch) == 0
     assert "Mind:" in capsys.readouterr().out
-
-
-BAD = {
-    "no such run": (["diagnose", "nothere"], "'nothere' does not exist"),
-    "no argument": (["diagnose"], "Missing argument"),
-    "no such command": (["diagonse"], "No such command 'diagonse'"),
-    "bad choice": (["diagnose", "x", "--fail-on", "often"], "'often'"),
-    "bad number": (["stationary", "--input-mean", "x", "--input-std", "1"], "'--input-mean'"),
-    "bad std": (["stationary", "--input-mean", "0", "--input-std", "-1"], "input_std=-1.0"),
-    "bad reset": (
-        ["stationary", "--input-mean", "0", "--input-std", "1", "--reset", "hard"],
-        "reset='hard' is not one of",
-    ),
-    "bad shape": (
-        ["stationary", "--input-mean", "0", "--input-std", "1", "--surrogate", "atan"],
-        "shape='atan' is not one of",
-    ),
-    "no input": (["recommend", "--fan-in", "10"], "give input_rate"),
-    "no such folder": (["runs", "nothere"], "'nothere' does not exist"),
-    "no such folder to serve": (["dashboard", "nothere"], "'nothere' does not exist"),
-    "unknown data": (["demo", "--data", "mnist", "--no-serve"], "'mnist'"),
-    "unknown device": (["demo", "--device", "tpu", "--no-serve"], "'tpu'"),
-    "no epochs": (["demo", "--epochs", "0", "--no-serve"], "epochs=0"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_status_2(
-    case: str, monkeypatch: Any, capsys: Any, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    words, expected = BAD[case]
-    assert command(*words, monkeypatch=monkeypatch) == 2
-    shown = capsys.readouterr()
-    (line,) = shown.err.strip().splitlines()
-    assert line.startswith("spikescope: ")
-    assert expected in line
-    assert "Traceback" not in shown.out + shown.err
-    assert list(tmp_path.iterdir()) == []  # nothing was begun
 
 
 def test_a_port_in_use_is_one_line(run: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+from command_line import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 import spikescope
-from spikescope import cli
 from spikescope.analysis.compare import compare, parting
 from spikescope.analysis.compare_curves import reach_steps
 from spikescope.analysis.compare_statistics import adjusted, between_runs, two_sided, within_runs
@@ -364,14 +363,6 @@ def test_p_is_that_of_scipy(n_a: int, n_b: int, seed: int) -> None:
     counts = np.full(3, n_a), np.full(3, n_b)
     assert np.allclose(within_runs(errors, counts), (error, freedom))
     assert np.allclose(adjusted(mine), stats.false_discovery_control(mine))
-
-
-def command(*words: Any, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["spikescope", *map(str, words)])
-    monkeypatch.setenv("COLUMNS", "160")
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 def test_the_command_prints_a_table_and_json(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

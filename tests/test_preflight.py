@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import command
 from torch import Tensor, nn
 
 import spikescope
@@ -515,15 +516,6 @@ def with_batch():
 def batch():
     return torch.rand(6, 64, 40)
 """
-
-
-def command(*words: str, monkeypatch: Any) -> int:
-    from spikescope import cli
-
-    monkeypatch.setattr(sys, "argv", ["spikescope", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 def test_the_command(monkeypatch: Any, capsys: Any, tmp_path: Any) -> None:

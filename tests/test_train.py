@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import command
 from dataset_files import write_mnist
 from rich.console import Console
 
-from spikescope import cli, open_run
+from spikescope import open_run
 from spikescope.data.datasets import Dataset, load
 from spikescope.probes.models import session
 from spikescope.probes.models.catalogue import build_network
@@ -347,13 +348,18 @@ def test_settings_that_do_not_fit_leave_no_folder(tmp_path, monkeypatch, changes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_said(tmp_path):
+def test_a_place_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
+    inside = str(tmp_path / "file" / "runs")
+    with pytest.raises(ValueError, match=r"^out='.*/file/runs' is not possible .*: name another"):
+        run_training(tiny(tmp_path, out=inside), quiet())
+    # A disk may also refuse later than that.
+    monkeypatch.setattr(session, "require_folder", lambda folder: None)
     with (
         pytest.raises(ValueError, match=r"nothing could be written to .*: say where with out"),
         pytest.warns(match="recording stopped"),
     ):
-        run_training(tiny(tmp_path, out=str(tmp_path / "file")), quiet())
+        run_training(tiny(tmp_path, out=inside), quiet())
 
 
 def test_what_cannot_be_resumed(tmp_path):
@@ -378,10 +384,8 @@ def test_what_cannot_be_resumed(tmp_path):
 
 def train(monkeypatch, capsys, *arguments):
     """Run the command in this process; return its status, what it printed and what it said."""
-    monkeypatch.setattr(sys, "argv", ["spikescope", "train", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return ended.value.code or 0, *capsys.readouterr()
+    status = command("train", *arguments, monkeypatch=monkeypatch)
+    return status, *capsys.readouterr()
 
 
 def config(tmp_path, **changes):

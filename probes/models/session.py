@@ -26,6 +26,7 @@ from .bar import SHOW_LOSS_EVERY, threads, training_bar
 from .catalogue import build_network, timesteps_of
 from .checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
 from .evaluation import as_input, find_device
+from .place import require_folder
 from .settings import TrainSettings, settings_from
 from .training import Trainer
 
@@ -151,6 +152,8 @@ def _train(
                     "there is nothing to resume"
                 )
             restore_random_state(checkpoint["random"])
+        if folder is None:
+            require_folder(Path(settings.out))
         wanted = Path(settings.out) / settings.name if folder is None else folder
         resume = False if folder is None else trainer.position.step
         with watch(model, wanted, every=settings.record_every, resume=resume) as probe:
