@@ -82,7 +82,10 @@ def _folder(
             opened = open_run(path)
             names = [entry.name for entry in opened.layers]
             known.update(dict.fromkeys(names))
-            if layer is None or layer in names:
+            if opened.table(["elements"]).empty:
+                reason = next(iter(opened.problems), "it holds no record")
+                unreadable.append({"run": path.name, "reason": reason})
+            elif layer is None or layer in names:
                 found.append((opened, find(opened, layer=layer, since=since)))
         except RunError as error:
             unreadable.append({"run": path.name, "reason": str(error)})

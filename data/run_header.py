@@ -57,6 +57,10 @@ def read_header(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise RunError(f"{shown} is no run: it has no {HEADER}")
     try:
+        str(path).encode()
+    except UnicodeEncodeError:  # pyarrow opens no such file
+        raise RunError(f"{shown} is no name in Unicode: rename the folder to open it") from None
+    try:
         header = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{shown} is damaged: {HEADER} cannot be read ({error})") from error

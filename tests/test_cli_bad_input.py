@@ -60,6 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name / "run.json").write_text(content)
     (root / "binary").mkdir()
     (root / "binary" / "run.json").write_bytes(bytes(range(256)))
+    shutil.copytree(root / "runs" / "sick", root / "caf\udce9")
     (root / "nothing").mkdir()
     (root / "file.txt").write_text("no run")
     (root / "wrong.toml").write_text("network = ")
@@ -89,7 +90,8 @@ BAD = {
     "diagnose binary": "'binary' is damaged",
     "diagnose future": "has format 99, this spikescope reads up to 1: upgrade",
     "diagnose memory://nothere/x": "'memory://nothere/x' does not exist",
-    "diagnose caf\udce9": "'caf\\udce9' does not exist",
+    "diagnose caf\udce9": "'caf\\udce9' is no name in Unicode: rename the folder",
+    "diagnose t\udce9": "'t\\udce9' does not exist",
     "diagnose runs/sick --layer lif9": "its layers are 'block0.lif', 'block1.lif', 'block2.lif'",
     "diagnose runs --layer lif9": "in none of the runs in 'runs'; their layers are 'block0.lif'",
     "diagnose runs/sick --since -5": "since=-5 is not possible: give a step, 0 or more",
@@ -249,6 +251,10 @@ def test_a_run_without_readable_records_is_not_called_healthy(
     shown = capsys.readouterr().out
     assert "Nothing was judged: the run holds no record that can be read." in shown
     assert "records-00000001.parquet cannot be read" in shown
+    assert command("diagnose", tmp_path, monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert "No finding in 0 runs" in shown
+    assert "sick is left out: records-00000001.parquet cannot be read" in shown
     out = tmp_path / "new" / "folder"
     words = ("export", tmp_path / "sick", "--to", "csv", "--out", out)
     assert command(*words, monkeypatch=monkeypatch) == 0
