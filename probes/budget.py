@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -46,7 +47,8 @@ class Cost:
         between: returns the seconds between two of them, None while they are not known.
 
     ``recorded`` and ``skipped`` count steps that were on the schedule; ``spent`` and ``trained``
-    are seconds.
+    are seconds. Of several processes the others wait for the one that spends most: ``told`` is what
+    that one has said.
 
     Example:
         >>> now = iter([0.0, 1.0, 2.0])
@@ -68,13 +70,14 @@ class Cost:
         self.budget = budget
         self.compare = compare
         self.recorded = self.skipped = 0
-        self.spent = self.trained = 0.0
+        self.spent = self.trained = self.told = 0.0
         self._mark, self._between = mark, between
         self._own = 0.0
         self._last = mark()
         self._open: deque[tuple[Any, Any, bool, float]] = deque(maxlen=4 * _WINDOW)
         self._plain: deque[float] = deque(maxlen=_WINDOW)
         self._with: deque[float] = deque(maxlen=_WINDOW)
+        self._usual: deque[float] = deque(maxlen=_WINDOW)
 
     def add(self, seconds: float) -> None:
         """Add time that was spent in the probe's own code during this step."""
@@ -82,13 +85,32 @@ class Cost:
 
     def may_record(self) -> bool:
         """Return whether the coming step, which is on the schedule, may be recorded."""
-        # Nothing can be compared before a step went by without recording.
-        blind = self.compare and self.recorded > 0 and not self._plain
-        if self.budget is not None and (blind or self.spent > self.budget * self.trained):
-            self.skipped += 1
-            return False
-        self.recorded += 1
-        return True
+        records = self.pause() == 0
+        self.count(recorded=records)
+        return records
+
+    def pause(self) -> int:
+        """Return how many steps should go by before one is recorded again; 0 if none need to."""
+        if self.budget is None:
+            return 0
+        if self.compare and self.recorded > 0 and not self._plain:
+            return 1  # nothing can be compared before a step went by without recording
+        spent, trained = self._together()
+        if spent <= self.budget * trained:
+            return 0
+        usual = _median(self._usual) if self._usual else 0.0
+        missing = spent / self.budget - trained
+        return max(1, math.ceil(missing / usual)) if usual > 0 else 1
+
+    def count(self, *, recorded: bool) -> None:
+        """Count a step of the schedule."""
+        self.recorded += recorded
+        self.skipped += not recorded
+
+    def _together(self) -> tuple[float, float]:
+        """Return what the rank that spends most has spent, and the rest of the time."""
+        spent = max(self.spent, self.told)
+        return spent, self.spent + self.trained - spent
 
     def end_step(self, *, recorded: bool) -> None:
         """End a step, and settle those whose duration is known by now."""
@@ -112,18 +134,20 @@ class Cost:
         cost = min(cost, seconds)
         self.spent += cost
         self.trained += seconds - cost
+        self._usual.append(seconds - cost)
 
     @property
     def share(self) -> float:
         """What recording took so far, as a share of the training's own time."""
-        return self.spent / self.trained if self.trained > 0 else 0.0
+        spent, trained = self._together()
+        return spent / trained if trained > 0 else 0.0
 
     def facts(self) -> dict[str, Any]:
         """Return what a run says of it."""
         return {
             "budget": self.budget,
             "spent": self.share,
-            "seconds": self.spent,
+            "seconds": max(self.spent, self.told),
             "recorded": self.recorded,
             "skipped": self.skipped,
         }

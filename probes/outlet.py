@@ -32,6 +32,7 @@ class Outlet:
         on_findings: told of findings while the training goes on.
 
     ``path`` is where rank 0 writes; None while or because nothing is written, and on other ranks.
+    ``meeting`` is what the names of this run begin with in the store of several processes.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Outlet:
         self.path: str | Path | None = None
         self._wanted, self._settings = wanted, settings
         self._on_findings = on_findings
-        self._meeting = ""
+        self.meeting = ""
         self._writer: Writer | None = None
         self._store: Store | None = None
         self._live: LiveFindings | None = None
@@ -49,7 +50,7 @@ class Outlet:
     def meet(self) -> None:
         """Agree with the other ranks on where the folder's name is left."""
         if ranks.joined():
-            self._meeting = ranks.meeting(str(self._wanted))
+            self.meeting = ranks.meeting(str(self._wanted))
 
     @property
     def is_open(self) -> bool:
@@ -75,11 +76,11 @@ class Outlet:
         most, resume = self._settings.max_bytes, self._settings.resume
         share = None if most is None else most // several
         if this != 0:
-            self._writer = Writer(ranks.RankStore(self._meeting, this, share, step))
+            self._writer = Writer(ranks.RankStore(self.meeting, this, share, step))
             return None
         store = RunStore(self._wanted, content, resume=resume, max_bytes=share)
-        if self._meeting:
-            ranks.tell(self._meeting, str(store.path))
+        if self.meeting:
+            ranks.tell(self.meeting, str(store.path))
         self.path = store.path if store.address == str(store.path) else store.address
         self._writer = Writer(store)
         judge_surrogates(store, model)

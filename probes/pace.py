@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .agreement import Agreement
 from .budget import Cost
 from .schedule import Schedule
 
@@ -12,6 +13,7 @@ class Pace:
     Args:
         schedule: the steps that the user wants.
         cost: what recording costs, and whether it may go on.
+        agreement: says that for several processes, where they have a budget to keep.
 
     Example:
         >>> pace = Pace(lambda step: step % 2 == 0, Cost())
@@ -20,17 +22,24 @@ class Pace:
         [0, 4, 8]
     """
 
-    def __init__(self, schedule: Schedule, cost: Cost) -> None:
+    def __init__(self, schedule: Schedule, cost: Cost, agreement: Agreement | None = None) -> None:
         self.cost = cost
-        self._schedule = schedule
+        self._schedule, self._agreement = schedule, agreement
         self._stretch, self._due = 1, 0
 
     def records(self, step: int) -> bool:
         """Return whether the coming step is recorded; to be asked once for each."""
         if not self._schedule(step):
             return False
+        if self._agreement is not None:
+            within = self._agreement.includes(step)
+            self.cost.count(recorded=within)
+            return within and self._is_due()
+        return self._is_due() and self.cost.may_record()
+
+    def _is_due(self) -> bool:
         self._due += 1
-        return (self._due - 1) % self._stretch == 0 and self.cost.may_record()
+        return (self._due - 1) % self._stretch == 0
 
     def coarser(self) -> None:
         """Leave out every second of the scheduled steps from now on."""
@@ -39,3 +48,5 @@ class Pace:
     def end_step(self, *, recorded: bool) -> None:
         """End a step."""
         self.cost.end_step(recorded=recorded)
+        if recorded and self._agreement is not None:
+            self._agreement.tell()

@@ -161,6 +161,7 @@ class Probe:
             return
         named = scalars if loss is None else {"loss": loss, **scalars}
         self._guarded(self._session.end_step)(named)
+        self._guarded(self._session.go_on)()
 
     def log(self, **scalars: Tensor | float) -> None:
         """Note numbers at the current step (a test accuracy, say) without ending it."""

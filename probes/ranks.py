@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from ..data.compaction import TOGETHER, compact, keep_within
 from ..data.parts import TABLES, part_path, part_paths, part_range, write_part
 from ..data.reading import OF_ONE_RANK, RANKS
+from .agreement import Agreement
+from .budget import Cost
 from .modes import Unscale, wrappers
 
 PATIENCE = 600.0
@@ -47,6 +49,12 @@ def tell(key: str, folder: str) -> None:
 
 def _store() -> Any:
     return torch.distributed.distributed_c10d._get_default_store()
+
+
+def agreement(key: str, cost: Cost) -> Agreement:
+    """Return what lets the ranks of a run keep a budget together."""
+    first = torch.distributed.get_rank() == 0
+    return Agreement(f"{key}/budget", cost, lambda: _store().clone(), tidies=first)
 
 
 def averaged(model: nn.Module, unscale: Unscale) -> Unscale:

@@ -58,6 +58,7 @@ class Session:
         self.pace = Pace(settings.schedule, Cost(settings.budget))
         self._model, self._wanted, self._set = model, path, settings
         self._step = 0
+        self._recorded = False
         self._recorder: Recorder | None = None
         self._known: list[dict[str, Any]] = []
         self._journal = Journal()
@@ -126,13 +127,11 @@ class Session:
         """Begin to measure what recording costs."""
         first = next(self._model.parameters(), None)
         device = None if first is None else first.device
-        budget = self._set.budget
-        if budget is not None and ranks.joined():
-            text = "budget= is not kept with several processes: ranks must record the same steps"
-            self.say("", "budget", text)
-            budget = None
-        cost = cost_on(device, budget, compiled=is_compiled(self._model))
-        self.pace = Pace(self._set.schedule, cost)
+        cost = cost_on(device, self._set.budget, compiled=is_compiled(self._model))
+        agreement = None
+        if cost.budget is not None and ranks.joined():
+            agreement = ranks.agreement(self.outlet.meeting, cost)
+        self.pace = Pace(self._set.schedule, cost, agreement)
 
     def _open(self, found: list[Any]) -> None:
         """Make the run's folder, with what is known by now."""
@@ -163,19 +162,23 @@ class Session:
             self._recorder.arm()
 
     def end_step(self, scalars: dict[str, Tensor | float]) -> None:
-        """End one step of the training."""
+        """End one step of the training; :meth:`go_on` begins the next one."""
         self.note(scalars)
-        recorded = self.recording
-        if recorded:
+        self._recorded = self.recording
+        if self._recorded:
             self._flush()
         elif len(self._journal.scalars) >= SCALAR_LIMIT:
             self._hand_over(Batch(self._step))
         self._hear()
+
+    def go_on(self) -> None:
+        """Begin the next step, once what the last one cost is known."""
+        if not self.active:
+            return
         self.pace.cost.add(self.outlet.worked())
-        self.pace.end_step(recorded=recorded)
+        self.pace.end_step(recorded=self._recorded)
         self._step += 1
-        if self.active:
-            self._prepare()
+        self._prepare()
 
     def note(self, scalars: dict[str, Tensor | float]) -> None:
         """Note numbers at the current step."""
