@@ -70,6 +70,10 @@ class Evidence:
         """Place of each layer on the first axis of a cube."""
         return {name: place for place, name in enumerate(self.names)}
 
+    def known(self, layer: str) -> str:
+        """Return the name of a layer, empty if it is not among the recorded ones."""
+        return layer if layer in self.place else ""
+
     @cached_property
     def steps(self) -> np.ndarray:
         """``[R]`` recorded steps."""

@@ -92,7 +92,7 @@ def _parameters(evidence: Evidence) -> Iterator[Finding]:
     yield Finding(
         code="G7",
         severity="warning",
-        layer=first.layer if first.layer in evidence.place else "",
+        layer=evidence.known(first.layer),
         t=None,
         steps=(int(first.steps[0]), int(first.steps[-1])),
         measured=0.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ...data.schema import COLUMNS
 from .evidence import Evidence
 from .figures import Figure, pool_over, stretch, total_over
+from .grading import grade_above, grade_below
 from .types import Advice, Bound, Finding, Severity
 
 DECAY_WARNING = 0.1
@@ -49,136 +51,160 @@ class _Log(NamedTuple):
     positive: np.ndarray
 
 
-def gradient_lost_over_depth(evidence: Evidence) -> Iterator[Finding]:
-    """G2: the gradient's norm decays from the last spiking layer towards the first."""
-    ratio = _over_depth(evidence)
-    if ratio is None:
-        return
-    first, last, links, figure, ratios = ratio
-    bounds = scaled(links)
-    if not figure.high < bounds[0]:
-        return
-    severity, bound = _graded(figure.high, *bounds)
-    per_layer = figure.value ** (1.0 / links)
-    yield Finding(
-        code="G2",
-        severity=severity,
-        layer=first,
-        t=None,
-        steps=stretch(evidence.steps[ratios[1]], ratios[0][ratios[1]] < np.log(bound)),
-        measured=figure.value,
-        error=figure.error,
-        bound=bound,
-        unit="norm of dL/du, first layer over last",
-        text=f"The norm of dL/du at {first!r} is {figure.value:.2g} of that at {last!r}: over "
-        f"{links + 1} spiking layers it keeps a factor of {per_layer:.2g} per layer. The early "
-        "layers learn slowly or not at all.",
-        source=DECAY_SOURCE,
-        remedies=("surrogate peak", "surrogate width", "weight scale"),
-        advice=_mend_depth(per_layer),
-    )
+@dataclass(frozen=True)
+class _Decay:
+    """The gradient at the near end of a chain of layers or timesteps, over that at the far end.
 
+    Args:
+        links: steps of the chain.
+        figure: the ratio, pooled over the window.
+        steps: ``[R]`` records in which it is known.
+        log: ``[R]`` its logarithm there.
+    """
 
-def gradient_grows_over_depth(evidence: Evidence) -> Iterator[Finding]:
-    """G5: the gradient's norm grows from the last spiking layer towards the first."""
-    ratio = _over_depth(evidence)
-    if ratio is None:
-        return
-    first, last, links, figure, ratios = ratio
-    warning, error = (1.0 / bound for bound in scaled(links))
-    if not figure.low > warning:
-        return
-    severity: Severity = "error" if figure.low > error else "warning"
-    bound = error if severity == "error" else warning
-    per_layer = figure.value ** (1.0 / links)
-    yield Finding(
-        code="G5",
-        severity=severity,
-        layer=first,
-        t=None,
-        steps=stretch(evidence.steps[ratios[1]], ratios[0][ratios[1]] > np.log(bound)),
-        measured=figure.value,
-        error=figure.error,
-        bound=bound,
-        unit="norm of dL/du, first layer over last",
-        text=f"The norm of dL/du at {first!r} is {figure.value:.3g} times that at {last!r}, a "
-        f"factor of {per_layer:.2g} per layer over {links + 1} spiking layers. One learning rate "
-        "cannot serve both ends.",
-        source=DECAY_SOURCE,
-        remedies=("surrogate peak", "weight scale", "gradient clipping"),
-        advice=_mend_depth(per_layer),
-    )
+    links: int
+    figure: Figure
+    steps: np.ndarray
+    log: np.ndarray
 
+    @property
+    def per_link(self) -> float:
+        """What one link keeps."""
+        return float(self.figure.value ** (1.0 / self.links))
 
-def gradient_lost_over_time(evidence: Evidence) -> Iterator[Finding]:
-    """G3: the gradient decays from the last timestep towards the first."""
-    for place, ends, figure, ratio, known in _over_time(evidence):
-        bounds = scaled(ends[1] - ends[0])
-        if not figure.high < bounds[0]:
-            continue
-        severity, bound = _graded(figure.high, *bounds)
-        per_step = figure.value ** (1.0 / (ends[1] - ends[0]))
-        advice = _mend_time(evidence, place, per_step)
-        yield Finding(
-            code="G3",
-            severity=severity,
-            layer=evidence.names[place],
-            t=ends[0],
-            steps=stretch(evidence.steps[known], ratio[known] < np.log(bound)),
-            measured=figure.value,
-            error=figure.error,
-            bound=bound,
-            unit=f"rms of dL/du, t = {ends[0]} over t = {ends[1]}",
-            text=f"The rms of dL/du at t = {ends[0]} is {figure.value:.2g} of that at "
-            f"t = {ends[1]}, a factor of {per_step:.2g} per timestep. What the layer did "
-            "early in the sequence hardly shapes its weights.",
+    def lost(self) -> _Graded | None:
+        """Return how grave the loss is and since when; None if it is none."""
+        warning, error = scaled(self.links)
+        if not self.figure.high < warning:
+            return None
+        severity, bound = grade_below(self.figure.high, warning, error)
+        return _Graded(severity, bound, stretch(self.steps, self.log < np.log(bound)))
+
+    def grown(self, natural: float = 1.0) -> _Graded | None:
+        """Return how grave the growth beyond the natural one is; None if it is none."""
+        warning, error = (natural / bound for bound in scaled(self.links))
+        if not self.figure.low > warning:
+            return None
+        severity, bound = grade_above(self.figure.low, warning, error)
+        return _Graded(severity, bound, stretch(self.steps, self.log > np.log(bound)))
+
+    def finding(
+        self,
+        code: str,
+        graded: _Graded,
+        layer: str,
+        t: int | None,
+        unit: str,
+        text: str,
+        remedies: tuple[str, ...],
+        advice: tuple[Advice, ...],
+    ) -> Finding:
+        """Return what is told of it."""
+        return Finding(
+            code=code,
+            severity=graded.severity,
+            layer=layer,
+            t=t,
+            steps=graded.steps,
+            measured=self.figure.value,
+            error=self.figure.error,
+            bound=graded.bound,
+            unit=unit,
+            text=text,
             source=DECAY_SOURCE,
-            remedies=tuple(entry.remedy for entry in advice if entry.helps) or TIME_REMEDIES,
+            remedies=remedies,
             advice=advice,
         )
 
 
+class _Graded(NamedTuple):
+    """How grave it is, the bound that it clears, and the stretch of records in which it does."""
+
+    severity: Severity
+    bound: float
+    steps: tuple[int, int]
+
+
+DEPTH_UNIT = "norm of dL/du, first layer over last"
+
+
+def gradient_lost_over_depth(evidence: Evidence) -> Iterator[Finding]:
+    """G2: the gradient's norm decays from the last spiking layer towards the first."""
+    for first, last, decay in _over_depth(evidence):
+        if (graded := decay.lost()) is None:
+            continue
+        text = (
+            f"The norm of dL/du at {first!r} is {decay.figure.value:.2g} of that at {last!r}: over "
+            f"{decay.links + 1} spiking layers it keeps a factor of {decay.per_link:.2g} per "
+            "layer. The early layers learn slowly or not at all."
+        )
+        remedies = ("surrogate peak", "surrogate width", "weight scale")
+        advice = _mend_depth(decay.per_link)
+        yield decay.finding("G2", graded, first, None, DEPTH_UNIT, text, remedies, advice)
+
+
+def gradient_grows_over_depth(evidence: Evidence) -> Iterator[Finding]:
+    """G5: the gradient's norm grows from the last spiking layer towards the first."""
+    for first, last, decay in _over_depth(evidence):
+        if (graded := decay.grown()) is None:
+            continue
+        text = (
+            f"The norm of dL/du at {first!r} is {decay.figure.value:.3g} times that at {last!r}, a "
+            f"factor of {decay.per_link:.2g} per layer over {decay.links + 1} spiking layers. One "
+            "learning rate cannot serve both ends."
+        )
+        remedies = ("surrogate peak", "weight scale", "gradient clipping")
+        advice = _mend_depth(decay.per_link)
+        yield decay.finding("G5", graded, first, None, DEPTH_UNIT, text, remedies, advice)
+
+
+def gradient_lost_over_time(evidence: Evidence) -> Iterator[Finding]:
+    """G3: the gradient decays from the last timestep towards the first."""
+    for place, (first, last), decay in _over_time(evidence):
+        if (graded := decay.lost()) is None:
+            continue
+        text = (
+            f"The rms of dL/du at t = {first} is {decay.figure.value:.2g} of that at "
+            f"t = {last}, a factor of {decay.per_link:.2g} per timestep. What the layer did "
+            "early in the sequence hardly shapes its weights."
+        )
+        advice = _mend_time(evidence, place, decay.per_link)
+        remedies = tuple(entry.remedy for entry in advice if entry.helps) or TIME_REMEDIES
+        layer, unit = evidence.names[place], _time_unit(first, last)
+        yield decay.finding("G3", graded, layer, first, unit, text, remedies, advice)
+
+
 def gradient_grows_over_time(evidence: Evidence) -> Iterator[Finding]:
     """G6: the gradient grows from the last timestep towards the first."""
-    for place, ends, figure, ratio, known in _over_time(evidence):
-        if not figure.low > 1.0 / scaled(ends[1] - ends[0])[0]:
-            continue  # below it without any leak
-        natural = accumulation(evidence, place, ends[1] - ends[0] + 1)
-        warning, error = (natural / bound for bound in scaled(ends[1] - ends[0]))
-        if not figure.low > warning:
+    for place, (first, last), decay in _over_time(evidence):
+        natural = accumulation(evidence, place, last - first + 1)
+        if (graded := decay.grown(natural)) is None:
             continue
-        severity: Severity = "error" if figure.low > error else "warning"
-        bound = error if severity == "error" else warning
-        per_step = figure.value ** (1.0 / (ends[1] - ends[0]))
-        yield Finding(
-            code="G6",
-            severity=severity,
-            layer=evidence.names[place],
-            t=ends[0],
-            steps=stretch(evidence.steps[known], ratio[known] > np.log(bound)),
-            measured=figure.value,
-            error=figure.error,
-            bound=bound,
-            unit=f"rms of dL/du, t = {ends[0]} over t = {ends[1]}",
-            text=f"The rms of dL/du at t = {ends[0]} is {figure.value:.3g} times that at "
-            f"t = {ends[1]}: it grows by {per_step:.2g} with each timestep that it goes back. "
+        text = (
+            f"The rms of dL/du at t = {first} is {decay.figure.value:.3g} times that at "
+            f"t = {last}: it grows by {decay.per_link:.2g} with each timestep that it goes back. "
             f"Leaks that add up explain {natural:.2g} of it; the first timesteps drown out the "
-            "others.",
-            source=DECAY_SOURCE,
-            remedies=("surrogate peak", "recurrent scale", "detached reset"),
-            advice=(
-                Advice(
-                    "surrogate peak",
-                    True,
-                    f"What comes back through one timestep must shrink {per_step:.2g} times: lower "
-                    "the surrogate's peak or the recurrent weights by that factor.",
-                    "growth per timestep",
-                    per_step,
-                    1.0,
-                    "first order: the gain is proportional to either",
-                ),
+            "others."
+        )
+        remedies = ("surrogate peak", "recurrent scale", "detached reset")
+        advice = (
+            Advice(
+                "surrogate peak",
+                True,
+                f"What comes back through one timestep must shrink {decay.per_link:.2g} times: "
+                "lower the surrogate's peak or the recurrent weights by that factor.",
+                "growth per timestep",
+                decay.per_link,
+                1.0,
+                "first order: the gain is proportional to either",
             ),
         )
+        layer, unit = evidence.names[place], _time_unit(first, last)
+        yield decay.finding("G6", graded, layer, first, unit, text, remedies, advice)
+
+
+def _time_unit(first: int, last: int) -> str:
+    return f"rms of dL/du, t = {first} over t = {last}"
 
 
 def scaled(links: int) -> tuple[float, float]:
@@ -206,41 +232,31 @@ def accumulation(evidence: Evidence, place: int, timesteps: int) -> float:
     return factor
 
 
-def _graded(high: float, warning: float, error: float) -> tuple[Severity, float]:
-    return ("error", error) if high < error else ("warning", warning)
-
-
-def _over_depth(
-    evidence: Evidence,
-) -> tuple[str, str, int, Figure, tuple[np.ndarray, np.ndarray]] | None:
-    """Return the ratio of the norms of dL/du at the first and the last layer that have one."""
+def _over_depth(evidence: Evidence) -> Iterator[tuple[str, str, _Decay]]:
+    """Yield the first and the last layer that have a gradient, if there are two."""
     if len(evidence.names) < 2:
-        return None
+        return
     norms = _log_norm(evidence)
     # A gradient that is exactly 0 everywhere is another finding; here it would only be a floor.
     learning = [place for place in range(len(evidence.names)) if norms.positive[place].any()]
     if len(learning) < 2:
-        return None
+        return
     first, last = learning[0], learning[-1]
-    part, whole = (_Log(*(entry[place] for entry in norms)) for place in (first, last))
-    ratio, error, known = _log_ratio(part, whole)
-    figure = _recent(evidence, ratio, error)
-    names = evidence.names
-    return names[first], names[last], last - first, figure, (ratio, known)
+    near, far = (_Log(*(entry[place] for entry in norms)) for place in (first, last))
+    yield evidence.names[first], evidence.names[last], _decay(evidence, near, far, last - first)
 
 
-def _over_time(
-    evidence: Evidence,
-) -> Iterator[tuple[int, tuple[int, int], Figure, np.ndarray, np.ndarray]]:
+def _over_time(evidence: Evidence) -> Iterator[tuple[int, tuple[int, int], _Decay]]:
+    """Yield place, first and last timestep of each layer whose gradient is known at both."""
     for place, layer in enumerate(evidence.names):
         timesteps = evidence.timesteps(layer)
         if len(timesteps) < 2:
             continue
         ends = timesteps[0], timesteps[-1]
-        early, late = (_log_norm(evidence, place, t - 1) for t in ends)
-        ratio, error, known = _log_ratio(early, late)
-        if known.any() and early.positive.any():
-            yield place, ends, _recent(evidence, ratio, error), ratio, known
+        near, far = (_log_norm(evidence, place, t - 1) for t in ends)
+        decay = _decay(evidence, near, far, ends[1] - ends[0])
+        if len(decay.steps) and near.positive.any():
+            yield place, ends, decay
 
 
 def _log_norm(evidence: Evidence, place: int | None = None, t: int | None = None) -> _Log:
@@ -264,18 +280,16 @@ def _log_norm(evidence: Evidence, place: int | None = None, t: int | None = None
     return _Log(value, relative, total > 0)
 
 
-def _log_ratio(part: _Log, whole: _Log) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ln(part / whole), its standard error, and where it is known."""
-    value = np.where(whole.positive, part.value - whole.value, np.nan)
-    return value, np.hypot(part.error, whole.error), ~np.isnan(value)
-
-
-def _recent(evidence: Evidence, ratio: np.ndarray, error: np.ndarray) -> Figure:
-    """Pool log ratios over the window; the ratio's error follows to first order."""
-    log = pool_over(ratio[evidence.recent], error[evidence.recent])
+def _decay(evidence: Evidence, near: _Log, far: _Log, links: int) -> _Decay:
+    """Return the ratio of two norms; to first order its error is that of its logarithm."""
+    log = np.where(far.positive, near.value - far.value, np.nan)
+    known = ~np.isnan(log)
+    error = np.hypot(near.error, far.error)
+    pooled = pool_over(log[evidence.recent], error[evidence.recent])
     with np.errstate(over="ignore"):
-        value = float(np.exp(log.value))
-    return Figure(value, value * float(log.error))
+        value = float(np.exp(pooled.value))
+    figure = Figure(value, value * float(pooled.error))
+    return _Decay(links, figure, evidence.steps[known], log[known])
 
 
 def _mend_depth(per_layer: float) -> tuple[Advice, ...]:

@@ -11,8 +11,9 @@ from ..surrogate import Surrogate
 from .advice_window import window_advice
 from .evidence import Evidence
 from .figures import Figure, pool_over, stretch
+from .grading import grade_below
 from .rules_flow import DECAY_ERROR, DECAY_WARNING
-from .types import Advice, Bound, Finding, Severity
+from .types import Advice, Bound, Finding
 
 __all__ = ["COVERAGE_ERROR", "COVERAGE_WARNING", "DECAY_ERROR", "DECAY_WARNING", "coverage_low"]
 
@@ -69,11 +70,6 @@ S10_BOUNDS = (Bound(NARROW_WARNING, "share of elements", "warning", S10_SOURCE),
 S11_BOUNDS = (Bound(TOO_WIDE_WARNING, "width over rms of u - threshold", "warning", S11_SOURCE),)
 
 
-def graded(high: float, warning: float, error: float) -> tuple[Severity, float]:
-    """Return the severity of a figure below its bounds, and the bound it clears."""
-    return ("error", error) if high < error else ("warning", warning)
-
-
 def coverage_low(evidence: Evidence) -> Iterator[Finding]:
     """G1: too few elements lie where the surrogate passes gradient on."""
     figure = evidence.pooled("coverage", "coverage_se")
@@ -84,7 +80,7 @@ def coverage_low(evidence: Evidence) -> Iterator[Finding]:
             continue
         worst = int(low[np.argmin(figure.value[place][low])])
         one = figure.at(place, worst)
-        severity, bound = graded(one.high, COVERAGE_WARNING, COVERAGE_ERROR)
+        severity, bound = grade_below(one.high, COVERAGE_WARNING, COVERAGE_ERROR)
         best = _reachable(evidence, place, worst)
         # Where no start could bring more into this window, it is one degree less grave.
         if not one.high < REACHABLE_WARNING * best:

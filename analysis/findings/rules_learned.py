@@ -8,6 +8,7 @@ import numpy as np
 
 from .evidence import Evidence
 from .figures import CONFIDENCE_Z, pool
+from .grading import MILDER, grade_above
 from .types import Advice, Bound, Finding, Severity
 from .vitals import Series
 
@@ -207,8 +208,7 @@ def _away(evidence: Evidence, quantity: str, series: Series) -> Finding | None:
         one = pool(recent, np.full(recent.shape, np.nan))
         if not one.low > FACTOR_NOTE:
             return None
-        severity = "warning" if one.low > FACTOR_WARNING else "note"
-        bound = FACTOR_WARNING if severity == "warning" else FACTOR_NOTE
+        severity, bound = grade_above(one.low, FACTOR_NOTE, FACTOR_WARNING, MILDER)
         side, unit, measured, error = factor > bound, "factor since the start", one.value, one.error
         what = "threshold" if quantity == "threshold" else "memory 1 / (1 - decay)"
         after = f"Its {what} is {one.value:.1f} times off what it began with."

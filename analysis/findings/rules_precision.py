@@ -8,6 +8,7 @@ import numpy as np
 
 from .evidence import Evidence
 from .figures import Figure, pool, stretch, total_over
+from .grading import grade_above, grade_below
 from .types import Advice, Bound, Finding, Severity
 from .vitals import Series
 
@@ -78,7 +79,7 @@ def gradient_not_finite(evidence: Evidence) -> Iterator[Finding]:
         steps, broken = evidence.steps, bad[place] > 0
     else:
         series = parameters[-1]
-        name = series.layer if series.layer in evidence.place else ""
+        name = evidence.known(series.layer)
         where = f"the gradient of {series.name!r}"
         steps, broken = series.steps, ~np.isfinite(series.values)
     recent = broken[steps >= evidence.window[0]]
@@ -144,8 +145,7 @@ def gradient_underflow(evidence: Evidence) -> Iterator[Finding]:
             continue
         ratio = float(np.exp(one.value))
         figure = Figure(ratio, ratio * one.error)
-        severity: Severity = "error" if np.exp(one.high) < SPACING else "warning"
-        bound = SPACING if severity == "error" else 1.0
+        severity, bound = grade_below(float(np.exp(one.high)), 1.0, SPACING)
         zeros = float(np.nanmean(evidence.now(f"{name}_zero_share")[place]))
         needed = factor / max(ratio, 1e-12)
         found.append(
@@ -214,13 +214,12 @@ def _too_large(evidence: Evidence, moved: list[tuple[Series, Series, Figure]]) -
         yield from _overwritten(evidence, moved)
         return
     series, _, one = max(large, key=lambda entry: entry[2].value)
-    severity: Severity = "error" if one.low > UPDATE_ERROR else "warning"
-    bound = UPDATE_ERROR if severity == "error" else UPDATE_WARNING
+    severity, bound = grade_above(one.low, UPDATE_WARNING, UPDATE_ERROR)
     factor = one.value / 1e-2
     yield Finding(
         code="G12",
         severity=severity,
-        layer=series.layer if series.layer in evidence.place else "",
+        layer=evidence.known(series.layer),
         t=None,
         steps=series.since(series.values > bound),
         measured=one.value,
@@ -265,7 +264,7 @@ def _overwritten(
     yield Finding(
         code="G12",
         severity="warning",
-        layer=series.layer if series.layer in evidence.place else "",
+        layer=evidence.known(series.layer),
         t=None,
         steps=(int(series.steps[above[0]]), int(series.steps[above[-1]])),
         measured=total,
@@ -331,7 +330,7 @@ def _too_small(
     yield Finding(
         code="G12",
         severity="error" if still else "warning",
-        layer=series.layer if series.layer in evidence.place else "",
+        layer=evidence.known(series.layer),
         t=None,
         steps=series.since(series.values <= (0.0 if still else lost)),
         measured=0.0 if still else one.value,

@@ -11,6 +11,7 @@ from ..whatif import VALID_THRESHOLD
 from .advice_window import recorded_law
 from .evidence import Evidence
 from .figures import Figure, pool_over, stretch, total_over
+from .grading import MILDER, grade_above, with_worst_note
 from .types import Advice, Bound, Finding, Severity
 from .vitals import Series
 
@@ -84,8 +85,7 @@ def silent(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _quiet_layer(evidence: Evidence, layer: Layer, place: int, one: Figure) -> Finding:
-    rates = _by_record(evidence, "spikes", place) / _by_record(evidence, "elements", place)
-    known = np.isfinite(rates)
+    known, rates = _by_record(evidence, place)
     severity: Severity = "error" if one.value == 0.0 else "warning"
     said = "emits no spike at all" if one.value == 0.0 else f"fires with a rate of {one.value:.1e}"
     t, mean = _nearest(evidence, place)
@@ -94,7 +94,7 @@ def _quiet_layer(evidence: Evidence, layer: Layer, place: int, one: Figure) -> F
         severity=severity,
         layer=layer.name,
         t=None,
-        steps=stretch(evidence.steps[known], rates[known] < SILENT_RATE),
+        steps=stretch(known, rates < SILENT_RATE),
         measured=one.value,
         error=0.0 if np.isnan(one.error) else one.error,
         bound=SILENT_RATE,
@@ -110,8 +110,7 @@ def _quiet_layer(evidence: Evidence, layer: Layer, place: int, one: Figure) -> F
 
 
 def _dead_units(evidence: Evidence, layer: Layer, dead: Series, chances: Series) -> Finding:
-    severity: Severity = "error" if dead.figure.low > UNITS_ERROR else "warning"
-    bound = UNITS_ERROR if severity == "error" else UNITS_WARNING
+    severity, bound = grade_above(dead.figure.low, UNITS_WARNING, UNITS_ERROR)
     return Finding(
         code="R1",
         severity=severity,
@@ -144,16 +143,14 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
         if by_units:
             assert full is not None
             figure, unit = full.figure, "share of units"
-            severity: Severity = "error" if figure.low > UNITS_ERROR else "warning"
-            bound = UNITS_ERROR if severity == "error" else UNITS_WARNING
+            severity, bound = grade_above(figure.low, UNITS_WARNING, UNITS_ERROR)
             steps = full.since(full.values > bound)
             said = f"{figure.value:.0%} of the units fire at each timestep of each sample"
         else:
             figure, unit, bound = one, "spikes / element / timestep", SATURATED_RATE
             severity = "error" if one.value == 1.0 else "warning"
-            rates = _by_record(evidence, "spikes", place) / _by_record(evidence, "elements", place)
-            known = np.isfinite(rates)
-            steps = stretch(evidence.steps[known], rates[known] > bound)
+            known, rates = _by_record(evidence, place)
+            steps = stretch(known, rates > bound)
             said = f"The layer fires with a rate of {one.value:.2f}, nearly always"
         yield Finding(
             code="R2",
@@ -175,8 +172,11 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
 
 def uneven_over_time(evidence: Evidence) -> Iterator[Finding]:
     """R3: timesteps at which a layer hardly fires, while it does at others."""
+    yield from with_worst_note(_uneven_layers(evidence))
+
+
+def _uneven_layers(evidence: Evidence) -> Iterator[Finding]:
     rate = evidence.pooled("rate", "rate_se")
-    notes = []
     for place, layer in enumerate(evidence.names):
         timesteps = np.flatnonzero(evidence.seen[place])
         values = rate.value[place][timesteps]
@@ -189,8 +189,8 @@ def uneven_over_time(evidence: Evidence) -> Iterator[Finding]:
         share = len(lost) / len(timesteps)
         if not share > LOST_NOTE:
             continue
-        severity: Severity = "warning" if share > LOST_WARNING else "note"
-        finding = Finding(
+        severity, bound = grade_above(share, LOST_NOTE, LOST_WARNING, MILDER)
+        yield Finding(
             code="R3",
             severity=severity,
             layer=layer,
@@ -198,7 +198,7 @@ def uneven_over_time(evidence: Evidence) -> Iterator[Finding]:
             steps=evidence.span,
             measured=share,
             error=0.0,
-            bound=LOST_WARNING if severity == "warning" else LOST_NOTE,
+            bound=bound,
             unit="share of timesteps",
             text=f"At {len(lost)} of {len(timesteps)} timesteps, t = {int(timesteps[lost[0]]) + 1} "
             f"the first, the rate is below {QUIET:.0%} of the {float(values[most]):.2g} at "
@@ -216,12 +216,6 @@ def uneven_over_time(evidence: Evidence) -> Iterator[Finding]:
                 ),
             ),
         )
-        if severity == "warning":
-            yield finding
-        else:
-            notes.append(finding)
-    if notes:
-        yield max(notes, key=lambda finding: finding.measured)
 
 
 def uneven_over_layers(evidence: Evidence) -> Iterator[Finding]:
@@ -268,8 +262,12 @@ def _mean_rate(evidence: Evidence) -> Figure:
     return pool_over(values, errors)
 
 
-def _by_record(evidence: Evidence, column: str, place: int) -> np.ndarray:
-    return np.asarray(total_over(evidence.cube(column)[place]))
+def _by_record(evidence: Evidence, place: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps at which the rate of a layer is known, and the rates."""
+    spikes, elements = (total_over(evidence.cube(name)[place]) for name in ("spikes", "elements"))
+    rates = spikes / elements
+    known = np.isfinite(rates)
+    return evidence.steps[known], rates[known]
 
 
 def _nearest(evidence: Evidence, place: int) -> tuple[int, float]:

@@ -9,8 +9,9 @@ import numpy as np
 from ..drift import DRIFTING, drift_over_training
 from .evidence import HISTORY_RECORDS, Evidence, spread
 from .figures import CONFIDENCE_Z, Figure, pool_over, stretch
+from .grading import MILDER, grade_above, with_worst_note
 from .regime import drive, rings, simple
-from .types import Advice, Bound, Finding, Severity
+from .types import Advice, Bound, Finding
 
 MOVING_NOTE = 0.25
 """Wasserstein-1 in thresholds between the middle and the end of training: as for the drift in t."""
@@ -72,10 +73,13 @@ M6_BOUNDS = (
 
 def drift_in_training(evidence: Evidence) -> Iterator[Finding]:
     """M2: the law of u still moves from the middle to the end of training."""
+    yield from with_worst_note(_moving_layers(evidence))
+
+
+def _moving_layers(evidence: Evidence) -> Iterator[Finding]:
     steps = spread(evidence.steps, HISTORY_RECORDS)[-TRAINING_RECORDS:]
     if len(steps) < TRAINING_RECORDS or np.diff(steps).max() > 2 * np.diff(steps).min():
         return
-    notes = []
     for layer in evidence.layers:
         density = evidence.densities[layer.name]
         rows = np.isin(density.steps, steps)
@@ -89,10 +93,10 @@ def drift_in_training(evidence: Evidence) -> Iterator[Finding]:
         place = int(np.argmax(low))
         if not low[place] > MOVING_NOTE:
             continue
-        severity: Severity = "warning" if low[place] > MOVING_WARNING else "note"
+        severity, bound = grade_above(float(low[place]), MOVING_NOTE, MOVING_WARNING, MILDER)
         t = int(density.t[full][place])
         half = int(steps[TRAINING_RECORDS // 2])
-        finding = Finding(
+        yield Finding(
             code="M2",
             severity=severity,
             layer=layer.name,
@@ -100,7 +104,7 @@ def drift_in_training(evidence: Evidence) -> Iterator[Finding]:
             steps=(int(steps[0]), int(steps[-1])),
             measured=float(w1[place]),
             error=float(band[place]) / CONFIDENCE_Z,
-            bound=MOVING_WARNING if severity == "warning" else MOVING_NOTE,
+            bound=bound,
             unit="thresholds (Wasserstein-1)",
             text=f"The law of u at t = {t} lies {float(w1[place]):.2f} thresholds from where "
             "it lay "
@@ -118,12 +122,6 @@ def drift_in_training(evidence: Evidence) -> Iterator[Finding]:
                 ),
             ),
         )
-        if severity == "warning":
-            yield finding
-        else:
-            notes.append(finding)
-    if notes:  # one word about the worst, not one for each layer
-        yield max(notes, key=lambda finding: finding.measured)
 
 
 def off_centre(evidence: Evidence) -> Iterator[Finding]:

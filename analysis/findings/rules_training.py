@@ -120,7 +120,7 @@ def norm_sees_timesteps_apart(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             code="T4",
             severity="warning",
-            layer=series.layer if series.layer in evidence.place else "",
+            layer=evidence.known(series.layer),
             t=series.t,
             steps=series.since(series.values > SHIFT_WARNING),
             measured=series.figure.value,
@@ -178,7 +178,7 @@ def norm_off(evidence: Evidence) -> Iterator[Finding]:
     yield Finding(
         code="T5",
         severity="warning",
-        layer=series.layer if series.layer in evidence.place else "",
+        layer=evidence.known(series.layer),
         t=None,
         steps=series.since(series.values > bound),
         measured=one.value,
