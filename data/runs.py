@@ -97,6 +97,16 @@ class Run:
         return content if isinstance(content, dict) else {}
 
     @property
+    def cost(self) -> dict[str, Any]:
+        """What recording has cost, as far as it was written.
+
+        ``budget``, the share ``spent`` of the training's own time, ``seconds``, and how many steps
+        of the schedule were ``recorded`` and ``skipped``; empty where nothing is known.
+        """
+        cost = self.end.get("cost") or self.judgement("cost")
+        return cost if isinstance(cost, dict) else {}
+
+    @property
     def state(self) -> str:
         """``"recording"``, ``"finished"`` or ``"broken off"``."""
         end = self.end

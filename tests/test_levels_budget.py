@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import spikescope
 from spikescope.data.fine import JOINT_G, JOINT_U, joint_edges
-from spikescope.probes import hooks, writer
+from spikescope.probes import hooks, probe, recorder, session, writer
 from spikescope.probes.budget import Cost
 from spikescope.probes.fine import joint_counts
 from spikescope.probes.lif import LIF
@@ -233,6 +233,58 @@ def test_a_long_evaluation_between_two_steps_is_not_ours() -> None:
     assert cost.spent - before == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("price", [0.3, 3.0])
+def test_a_training_is_slowed_by_no_more_than_its_budget(
+    price: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A step takes 1 s of this clock, and what ends a recorded one `price` more.
+    clock = Clock()
+
+    class Timer:
+        perf_counter = staticmethod(lambda: clock.now)
+
+    def finish(*args: Any) -> None:
+        clock.now += price
+        real(*args)
+
+    real = recorder.Recorder.finish
+    monkeypatch.setattr(recorder.Recorder, "finish", finish)
+    monkeypatch.setattr(probe, "time", Timer)
+    monkeypatch.setattr(writer.Writer, "worked", lambda self: 0.0)
+    monkeypatch.setattr(
+        session, "cost_on", lambda device, budget, **_: Cost(budget, mark=Timer.perf_counter)
+    )
+    steps = 1200
+    model = net()
+    with spikescope.watch(model, tmp_path / "run", every=1, budget=0.02) as probed:
+        for step in range(steps):
+            if step == steps // 2:
+                half = clock.now
+                assert spikescope.open_run(tmp_path / "run").state == "recording"
+            clock.now += 1.0
+            model(torch.randn(2, 3, 4)).sum().backward()
+            probed.step()
+    run = spikescope.open_run(tmp_path / "run")
+    recorded = np.unique(run.table(["count"])["step"])
+    slowed = (clock.now - half) / (steps / 2) - 1.0
+    assert slowed <= 0.02 + price / (steps / 2)
+    assert clock.now / steps - 1.0 == pytest.approx(price * len(recorded) / steps)
+    # That is one record in price / 0.02 steps; a step more or less where a sum is rounded.
+    gaps = np.diff(recorded)
+    assert abs(gaps - price / 0.02).max() <= 1.01
+    assert gaps.mean() == pytest.approx(price / 0.02, abs=0.2)
+    assert run.header["budget"] == 0.02
+    assert run.cost == run.end["cost"]
+    begun = run.cost["recorded"] - len(recorded)  # the step that the end cut short
+    assert begun in (0, 1)
+    assert run.cost["recorded"] + run.cost["skipped"] == steps + 1
+    assert run.cost["spent"] == pytest.approx(clock.now / steps - 1.0)
+    assert run.cost["seconds"] == pytest.approx(price * len(recorded))
+    (tmp_path / "run" / "end.json").unlink()  # as while it is written: up to the last record
+    assert run.cost["recorded"] == len(recorded)
+    assert run.cost["budget"] == 0.02
+
+
 def test_a_run_says_what_was_spent_and_skipped(tmp_path: Path) -> None:
     run = train(net(), tmp_path / "run", steps=60, budget=0.001)
     facts = run.end["cost"]
@@ -242,6 +294,7 @@ def test_a_run_says_what_was_spent_and_skipped(tmp_path: Path) -> None:
     assert facts["recorded"] + facts["skipped"] == 61  # the step that was begun, too
     assert len(set(run.table()["step"])) == facts["recorded"] or facts["recorded"] == 2
     assert run.judgement("cost")["budget"] == 0.001
+    assert run.cost == facts
     free = train(net(), tmp_path / "free", steps=10)
     assert (free.end["cost"]["skipped"], free.header["budget"]) == (0, None)
     assert free.end["cost"]["spent"] > 0

@@ -27,7 +27,9 @@ def render(run: Snapshot, view: View) -> Content:
     """Return the page: header, versions, layers with reasons, torn parts, events."""
     steps = run.steps(None)
     facts: dict[str, Any] = {"name": run.name, "folder": str(run.path), "state": state(run)}
-    facts["recorded"] = f"{len(steps)} steps, {run.known.parts.rows} rows" if len(steps) else "nothing"
+    facts["recorded"] = (
+        f"{len(steps)} steps, {run.known.parts.rows} rows" if len(steps) else "nothing"
+    )
     facts |= {key: value for key, value in run.header.items() if key not in {*_APART, *facts}}
     facts |= {f"at the end: {key}": value for key, value in run.end.items() if key != "cost"}
     problems = run.problems
@@ -61,13 +63,9 @@ def render(run: Snapshot, view: View) -> Content:
 
 def _overhead(run: Run) -> str:
     """Say what recording took of the training's own time, as far as the run holds it."""
-    cost = run.end.get("cost")
-    if not isinstance(cost, dict) or not isinstance(cost.get("spent"), int | float):
-        return (
-            "Not yet: it is written when the run ends."
-            if run.state == "recording"
-            else "Not recorded."
-        )
+    cost = run.cost
+    if not isinstance(cost.get("spent"), int | float):
+        return "Not known yet." if run.state == "recording" else "Not recorded."
     text = f"Recording took {cost['spent']:.2%} of the training's own time"
     if isinstance(cost.get("seconds"), int | float):
         text += f" ({cost['seconds']:.3g} s)"
