@@ -7,10 +7,12 @@ go, so that a reader never misses a row.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
 import weakref
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ class Copy:
             return {}
         start = len(self._root.rstrip("/")) + 1
         return {
-            name[start:]: (facts.get("size"), facts.get("ETag") or facts.get("created"))
+            name[start:]: (facts.get("size"), facts.get("ETag"), _changed(facts))
             for name, facts in found.items()
             if len(name) > start
         }
@@ -77,6 +79,9 @@ class Copy:
                 space.write_bytes(self._files.cat_file(f"{self._root}/{name}"))
             except FileNotFoundError:  # it was replaced in the meantime: the next look finds more
                 continue
+            changed = facts[2]
+            if changed is not None:  # how long a run has been silent must not look like nothing
+                os.utime(space, (changed, changed))
             space.replace(target)
         for name in self._seen.keys() - listed.keys():
             (self.path / name).unlink(missing_ok=True)
@@ -132,6 +137,22 @@ class Spool(Copy):
             for path in self.path.rglob("*")
             if path.is_file() and not path.name.startswith(".")
         }
+
+
+def _changed(facts: dict[str, Any]) -> float | None:
+    """Return when a remote file was written; each filesystem calls it otherwise."""
+    for name in ("LastModified", "mtime", "updated", "last_modified", "created"):
+        value = facts.get(name)
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:
+                continue
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None
 
 
 def _filesystem(address: str) -> tuple[Any, str]:

@@ -56,7 +56,7 @@ class Run:
             self._copy = _copied(str(path))
         self.path = Path(path) if self._copy is None else self._copy.path
         self.header = read_header(self.path)
-        self._layers: tuple[int, tuple[Layer, ...]] = 0, layers_of(self.path, self.header)
+        self._layers: tuple[Any, tuple[Layer, ...]] = None, layers_of(self.path, self.header)
         self._torn: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -72,7 +72,8 @@ class Run:
         """Layers in network order, those included that were found after the header was written."""
         file = self.path / LAYERS
         try:
-            changed = file.stat().st_mtime_ns
+            facts = file.stat()
+            changed = facts.st_mtime_ns, facts.st_ino
             if changed != self._layers[0]:
                 content = json.loads(file.read_text(encoding="utf-8"))
                 self._layers = changed, layers_of(self.path, content)

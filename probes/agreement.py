@@ -78,7 +78,7 @@ class Agreement:
     def tell(self) -> None:
         """Tell the others what this rank has spent; nobody waits for that."""
         spent = self._cost.spent
-        _asked(lambda: self._most(spent))
+        asked(lambda: self._most(spent))
 
     def _ask(self, step: int) -> int:
         self._cost.told = self._most(self._cost.spent)
@@ -108,7 +108,7 @@ class Agreement:
         return max(float(known), spent)
 
 
-def _asked(ask: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+def asked(ask: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
     """Ask in a thread of its own, since nobody may wait for a store that is gone."""
     out: list[Any] = []
 
@@ -129,7 +129,7 @@ def _within(seconds: float, ask: Callable[[], int]) -> int:
     Raises:
         TimeoutError: none came.
     """
-    thread, out = _asked(ask)
+    thread, out = asked(ask)
     thread.join(seconds)
     if not out:
         raise TimeoutError(f"the store of the process group has not answered for {seconds:g} s")

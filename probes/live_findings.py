@@ -24,13 +24,13 @@ class LiveFindings:
     """Tells a function of the user's about new findings, in a thread of its own.
 
     Args:
-        path: folder of the run.
+        path: folder or address of the run.
         tell: called with the findings that were not there before, the gravest first; never with
             an empty list. What it raises is kept in ``error``, and it is not called again.
         pause: least seconds between two looks.
     """
 
-    def __init__(self, path: Path, tell: OnFindings, pause: float = LEAST_PAUSE) -> None:
+    def __init__(self, path: str | Path, tell: OnFindings, pause: float = LEAST_PAUSE) -> None:
         self.error: BaseException | None = None
         self._path, self._tell, self._pause = path, tell, pause
         self._told: set[tuple[str, str, str]] = set()

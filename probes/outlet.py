@@ -10,11 +10,12 @@ from torch import nn
 
 from ..data.store import RunStore
 from . import ranks
+from .batch import Batch
 from .lint import judge_surrogates
 from .live_findings import LiveFindings, OnFindings
 from .modes import rank
 from .settings import Settings
-from .writer import Batch, Store, Writer
+from .writer import Store, Writer
 
 if TYPE_CHECKING:
     from ..analysis.findings import Finding
@@ -45,6 +46,8 @@ class Outlet:
         self._writer: Writer | None = None
         self._store: Store | None = None
         self._live: LiveFindings | None = None
+        self._share: ranks.RankStore | None = None
+        self._told = False
         self._records = 0
 
     def meet(self) -> None:
@@ -76,22 +79,32 @@ class Outlet:
         most, resume = self._settings.max_bytes, self._settings.resume
         share = None if most is None else most // several
         if this != 0:
-            self._writer = Writer(ranks.RankStore(self.meeting, this, share, step))
+            self._share = ranks.RankStore(self.meeting, this, share, step)
+            self._writer = Writer(self._share)
             return None
         store = RunStore(self._wanted, content, resume=resume, max_bytes=share)
         if self.meeting:
-            ranks.tell(self.meeting, str(store.path))
+            ranks.tell(self.meeting, store.address)
+            self._told = True
         self.path = store.path if store.address == str(store.path) else store.address
         self._writer = Writer(store)
         judge_surrogates(store, model)
         if self._on_findings is not None:
-            self._live = LiveFindings(store.path, self._on_findings)
+            # The local side of a remote run lacks what the other ranks write.
+            where = self.path if self.meeting else store.path
+            self._live = LiveFindings(where, self._on_findings)
         resumed = resume is not False and "resumed" in store.header
         if store.address == str(self._wanted) or resumed:
             return None
         return "name", (
             f"{str(self._wanted)!r} exists and is kept: this run is written to {store.address!r}"
         )
+
+    def stay_shut(self) -> None:
+        """Let the other ranks know that nothing is written, where they may wait to hear."""
+        if self.meeting and not self._told and rank()[0] == 0:
+            self._told = True
+            ranks.tell_there_is_none(self.meeting)
 
     def know(self, layers: list[dict[str, Any]]) -> None:
         """Say which layers there are."""
@@ -102,8 +115,9 @@ class Outlet:
         """Hand a batch to the writer; False if it did not keep up."""
         if self._writer is None:
             return True  # nothing has been found to record yet
-        self._records += bool(batch.blocks)
-        return self._writer.put(batch)
+        taken = self._writer.put(batch)
+        self._records += taken and bool(batch.blocks)
+        return taken
 
     def notices(self) -> Iterator[tuple[str, str, str]]:
         """Yield what the writer noticed since this was last asked: layer, kind, sentence."""
@@ -116,6 +130,11 @@ class Outlet:
         if self._writer is not None and self._writer.error is not None:
             raise self._writer.error
 
+    @property
+    def waiting(self) -> int:
+        """Steps that wait for the writer."""
+        return 0 if self._writer is None else self._writer.waiting
+
     def worked(self) -> float:
         """Return the seconds that the writer has worked since this was last asked."""
         return 0.0 if self._writer is None else self._writer.worked()
@@ -123,8 +142,9 @@ class Outlet:
     def close(self, batch: Batch) -> None:
         """Write what is left; afterwards nothing more is taken."""
         if self._writer is not None:
-            self._writer.put(batch)
-            self._writer.close()
+            if self._share is not None:
+                self._share.hurry()
+            self._writer.close(last=batch)
 
     def end(self, state: str, **facts: Any) -> bool:
         """Say how the run ended; return whether its findings are to be kept."""
@@ -152,9 +172,12 @@ class Outlet:
     def fail(self, **facts: Any) -> None:
         """End after an error of ours: what waits is written if it can be."""
         self.stop_telling(timeout=5.0)
+        self.stay_shut()
         if self._writer is None:
             return
         writer, self._writer = self._writer, None
+        if self._share is not None:
+            self._share.hurry()
         writer.close(timeout=5.0)
         try:
             writer.store.end("probe failed", **facts)

@@ -19,12 +19,16 @@ from torch import Tensor, nn
 from ..data.compaction import TOGETHER, compact, keep_within
 from ..data.parts import TABLES, part_path, part_paths, part_range, write_part
 from ..data.reading import OF_ONE_RANK, RANKS
-from .agreement import Agreement
+from ..data.remote import Spool, is_remote
+from .agreement import Agreement, asked
 from .budget import Cost
 from .modes import Unscale, wrappers
 
 PATIENCE = 600.0
 """Seconds that a rank waits for rank 0 to say where the run is written."""
+
+LAST_PATIENCE = 5.0
+"""That, once the training is over."""
 
 _POLL = 0.1
 _counts: dict[str, int] = {}
@@ -45,6 +49,11 @@ def meeting(path: str) -> str:
 def tell(key: str, folder: str) -> None:
     """Leave the folder of a run for the other ranks; an empty one if there is none."""
     _store().set(key, folder)
+
+
+def tell_there_is_none(key: str) -> None:
+    """Let the other ranks know that there will be no folder; nobody waits for that."""
+    asked(lambda: tell(key, ""))
 
 
 def _store() -> Any:
@@ -97,12 +106,19 @@ class RankStore:
         self.first = first
         self._key, self._rank, self._most = key, rank, max_bytes
         self._parts: dict[str, int] = {}
-        self._off = False
+        self._spool: Spool | None = None
+        self._until = time.monotonic() + PATIENCE
+
+    def hurry(self) -> None:
+        """Do not wait long for rank 0 any more: the training is over."""
+        self._until = min(self._until, time.monotonic() + LAST_PATIENCE)
 
     def append(self, table: str, columns: Mapping[str, Iterable[Any]]) -> None:
         """Write the next part of a table; called by the writer's thread, which may wait."""
-        if self._off or table in (*OF_ONE_RANK, "events") or not self._found():
+        if table in (*OF_ONE_RANK, "events"):
             return
+        if not self._parts:
+            self._find()
         self._parts[table] = number = self._parts.get(table, 0) + 1
         write_part(part_path(self.path, table, number), table, columns)
         if number % TOGETHER == 0:
@@ -111,20 +127,42 @@ class RankStore:
             fits, merges = keep_within(self.path, self._most)
             self.merges += merges
             self.full = not fits
+        if self._spool is not None:
+            self._spool.push()
 
-    def _found(self) -> bool:
-        if self._parts:
-            return True
-        folder = _asked(self._key, time.monotonic() + PATIENCE)
+    def _find(self) -> None:
+        """Learn where to write.
+
+        Raises:
+            RuntimeError: rank 0 writes nothing.
+        """
+        folder = self._ask()
         if not folder:
-            self._off = True
-            return False
+            raise RuntimeError("rank 0 has named no folder for the run")
         self.address = folder
-        self.path = Path(folder) / RANKS / f"{self._rank:04d}"
+        name = f"{self._rank:04d}"
+        if is_remote(folder):
+            # Rank 0 has put there by now what it keeps of a run that is resumed.
+            self._spool = Spool(f"{folder}/{RANKS}/{name}", fetch=True)
+            self.path = self._spool.path
+        else:
+            self.path = Path(folder) / RANKS / name
         self.path.mkdir(parents=True, exist_ok=True)
         last = max((_last(self.path, table) for table in TABLES), default=0)
         self._parts = dict.fromkeys(TABLES, last)
-        return True
+
+    def _ask(self, sleep: Callable[[float], None] = time.sleep) -> str:
+        """Return what rank 0 left, empty if it did not come.
+
+        The store is asked, not waited at: who waits there keeps the training's own questions out.
+        """
+        store = _store()
+        while time.monotonic() < self._until:
+            if store.check([self._key]):
+                store.wait([self._key], timedelta(seconds=10))
+                return str(store.get(self._key).decode())
+            sleep(_POLL)
+        return ""
 
     def know(self, layers: Iterable[Mapping[str, Any]]) -> None:
         """Leave it to rank 0."""
@@ -138,17 +176,3 @@ class RankStore:
 
 def _last(folder: Path, table: str) -> int:
     return max((part_range(path)[1] for path in part_paths(folder, table)), default=0)
-
-
-def _asked(key: str, until: float, sleep: Callable[[float], None] = time.sleep) -> str:
-    """Return what rank 0 left, empty if it did not come.
-
-    The store is asked, not waited at: who waits there keeps the training's own questions out.
-    """
-    store = _store()
-    while time.monotonic() < until:
-        if store.check([key]):
-            store.wait([key], timedelta(seconds=10))
-            return str(store.get(key).decode())
-        sleep(_POLL)
-    return ""

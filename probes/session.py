@@ -85,6 +85,7 @@ class Session:
         self.outlet.meet()
         reason = refusal(self._model)
         if reason is not None:
+            self.outlet.stay_shut()
             self.say("", "refused", reason)
             return
         found, refused = find_layers(self._model)
@@ -93,6 +94,7 @@ class Session:
         modules |= {f"its layer {layer.name!r}": layer.module for layer, _ in found}
         reason = taken(modules)
         if reason is not None:
+            self.outlet.stay_shut()
             self.say("", "double", reason)
             return
         for adapter in dict.fromkeys(adapter for _, adapter in found):
@@ -144,6 +146,7 @@ class Session:
         except RunBusy as error:
             self.active = False
             self._release()
+            self.outlet.stay_shut()
             self.say("", "busy", f"{error}; the probe stays off", event=False)
             return
         if self.path is not None:
@@ -240,6 +243,7 @@ class Session:
         reasons = "".join(f"; {layer['name']!r}: {layer['reason']}" for layer in layers)
         self.active = False
         self._release()
+        self.outlet.stay_shut()
         self.say(
             "",
             "no_layers",
@@ -268,6 +272,7 @@ class Session:
         self.active = False
         self._release()
         if not self.outlet.is_open:
+            self.outlet.stay_shut()
             return
         self.outlet.close(self._journal.take(Batch(self._step)))
         self._hear()

@@ -144,12 +144,19 @@ def test_a_rank_that_nobody_tells_the_folder_gives_up(monkeypatch: pytest.Monkey
             return False
 
     monkeypatch.setattr(ranks, "_store", Nobody)
-    waited: list[float] = []
-    assert ranks._asked("key", float("-inf"), waited.append) == ""
     store = ranks.RankStore("key", 1, None, 0)
-    monkeypatch.setattr(ranks, "PATIENCE", 0.0)
-    store.append("records", {})
-    assert store._off
+    waited: list[float] = []
+    store._until = float("-inf")
+    assert store._ask(waited.append) == ""
+    assert not waited
+    store.append("scalars", {})  # of that rank 0 speaks for all
+    with pytest.raises(RuntimeError, match="rank 0 has named no folder"):
+        store.append("records", {})
+    monkeypatch.setattr(ranks, "LAST_PATIENCE", 0.0)
+    other = ranks.RankStore("key", 1, None, 0)
+    other.hurry()
+    with pytest.raises(RuntimeError, match="rank 0 has named no folder"):
+        other.append("records", {})
 
 
 def test_gradients_of_one_process_are_left_as_they_are() -> None:
