@@ -5,7 +5,8 @@ The doors, and what stands behind them:
 - ``neuron`` (``neuron_spec``): one layer's dynamics, its step and its replay.
 - ``surrogate`` (``surrogate_shapes``, ``laws``): derivative, area, interval, moments;
   ``surrogate_frameworks`` translates the frameworks' parameters, ``surrogate_identify`` names a
-  measured derivative, ``surrogate_conditions`` solves conditions III and IV.
+  measured derivative, ``surrogate_conditions`` says what conditions III and IV ask of it and
+  ``surrogate_solutions`` solves them.
 - ``stationary`` (``layer_laws``, ``unit_law``, ``potential_law``, ``transfer``,
   ``potential_range``, ``input_noise``): the law that a layer settles to;
   ``stationary_report`` puts it into words.
@@ -23,4 +24,6 @@ The doors, and what stands behind them:
   pass alone.
 - ``findings``: what a recorded run shows. ``compare`` (``compare_curves``,
   ``compare_statistics``): how two runs differ, and where they part.
+- ``attribution`` (``attribution_plan``, ``attribution_result``, ``attribution_study``,
+  ``timestep_result``, ``fidelity``): what carries a decision. The one door behind which torch is.
 """

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..analysis.attribution_plan import Plan
 from ..analysis.attribution_result import Attribution
 from .progress import steps_of
 from .timestep_taps import Forward, TappedModel
@@ -73,14 +74,15 @@ def attribute(
         Sundararajan, Taly and Yan 2017; Dhamdhere, Sundararajan and Yan 2019; computed by captum.
     """
     require_captum()
-    from ..analysis.attribution import Plan, attribute_timesteps
+    from ..analysis.attribution import attribute_timesteps
 
     plan = Plan(method, steps, noise_baselines, internal_batch_size, saliency, seed)
     require_batch(inputs)
     inputs = inputs.detach()
     tapped = TappedModel(model, inputs[:internal_batch_size], forward, layers)
     classes = _classes(target, tapped.outputs.shape[1])
-    with steps_of("attributing", plan.work(tapped, inputs, classes), progress) as advance:
+    work = plan.work(len(inputs), len(tapped.taps), len(classes))
+    with steps_of("attributing", work, progress) as advance:
         return attribute_timesteps(tapped, inputs, classes, plan, baseline, advance)
 
 

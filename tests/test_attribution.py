@@ -15,7 +15,7 @@ from captum.attr import LayerGradientXActivation
 from torch import Tensor, nn
 
 import spikescope
-from spikescope.analysis.attribution import METHODS
+from spikescope.analysis.attribution_plan import METHODS, Plan
 from spikescope.analysis.surrogate import Surrogate
 from spikescope.probes.attribute import attribute
 from spikescope.probes.lif import LIF
@@ -347,7 +347,7 @@ def test_no_forward_pass_holds_more_samples_than_asked_for(method: str) -> None:
 
 
 def test_progress_counts_every_piece_of_work() -> None:
-    from spikescope.analysis.attribution import Plan, attribute_timesteps
+    from spikescope.analysis.attribution import attribute_timesteps
 
     x = sequence()
     tapped = TappedModel(build("spikescope").eval(), x, summed)
@@ -358,7 +358,7 @@ def test_progress_counts_every_piece_of_work() -> None:
     ):
         done: list[int] = []
         attribute_timesteps(tapped, x, (0, 2), plan, None, lambda: done.append(1))  # noqa: B023
-        assert len(done) == plan.work(tapped, x, (0, 2)) > 0
+        assert len(done) == plan.work(len(x), len(tapped.taps), 2) > 0
 
 
 def test_saliency_of_the_input() -> None:

@@ -13,12 +13,8 @@ from scipy import stats
 import spikescope
 from spikescope.analysis.findings import RULES, SEVERITIES, Evidence
 from spikescope.analysis.findings.evidence import CONFIDENCE_Z, pool, stretch
-from spikescope.analysis.findings.rules_gradient import (
-    COVERAGE_ERROR,
-    COVERAGE_WARNING,
-    DECAY_ERROR,
-    DECAY_WARNING,
-)
+from spikescope.analysis.findings.rules_flow import DECAY_ERROR, DECAY_WARNING
+from spikescope.analysis.findings.rules_gradient import COVERAGE_ERROR, COVERAGE_WARNING
 from spikescope.data.store import RunStore
 
 LAYERS, TIMESTEPS, STEPS = 4, 5, range(0, 80, 10)

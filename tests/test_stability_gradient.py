@@ -53,19 +53,25 @@ from spikescope.analysis.surrogate_conditions import (
     one_step_ratio,
     one_step_ratio_from_statistics,
     one_step_ratio_of,
-    peak_for,
     peak_from_largest_gradient,
     published_uniform_law,
-    tail_for,
-    width_for,
 )
+from spikescope.analysis.surrogate_solutions import peak_for, tail_for, width_for
 from spikescope.analysis.trajectory import lyapunov_exponent, mean_spectral_radius
 
 NETWORKS = [(table, row) for table in ("rnn", "growth") for row in rows(table)]
 
 
 @pytest.mark.parametrize(
-    "module", ["growth", "depth", "trajectory", "surrogate_conditions", "weight_scale"]
+    "module",
+    [
+        "growth",
+        "depth",
+        "trajectory",
+        "surrogate_conditions",
+        "surrogate_solutions",
+        "weight_scale",
+    ],
 )
 def test_examples(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"spikescope.analysis.{module}"))

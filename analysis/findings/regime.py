@@ -9,6 +9,7 @@ import numpy as np
 from ...data.runs import Layer
 from ..neuron_spec import NeuronSpec
 from ..stationary import stationary_law
+from ..surrogate import Surrogate
 from .evidence import Evidence
 
 LEAST_NOISE = 0.02
@@ -63,6 +64,11 @@ def simple(layer: Layer) -> NeuronSpec | None:
     if spec.delayed_reset or not np.isfinite(spec.threshold) or not spec.threshold > 0:
         return None
     return spec
+
+
+def surrogate_of(layer: Layer) -> Surrogate | None:
+    """Return the surrogate that a layer was recorded with; None if it is not known."""
+    return Surrogate(**layer.surrogate) if layer.surrogate else None
 
 
 def rings(evidence: Evidence, layer: Layer, spec: NeuronSpec | None) -> float | None:

@@ -7,15 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import special
 
-from ..surrogate import Surrogate
 from .advice_window import window_advice
 from .evidence import Evidence
 from .figures import Figure, pool_over, stretch
 from .grading import grade_below
-from .rules_flow import DECAY_ERROR, DECAY_WARNING
+from .regime import surrogate_of
 from .types import Advice, Bound, Finding
-
-__all__ = ["COVERAGE_ERROR", "COVERAGE_WARNING", "DECAY_ERROR", "DECAY_WARNING", "coverage_low"]
 
 COVERAGE_WARNING = 0.15
 """DS-ATGO (arXiv 2511.13050, fig. 11): deep layers of the vanilla network are below 15.13 %. Two
@@ -121,7 +118,7 @@ def gain_low(evidence: Evidence) -> Iterator[Finding]:
         if not covered > COVERAGE_WARNING:
             continue
         layer = evidence.layers[place]
-        surrogate = _surrogate(layer.surrogate)
+        surrogate = surrogate_of(layer)
         peak = surrogate.peak if surrogate is not None else float("nan")
         advice = window_advice(evidence, layer, t, "narrower")
         yield Finding(
@@ -150,7 +147,7 @@ def too_narrow(evidence: Evidence) -> Iterator[Finding]:
     for place, t, one, since in _lowest(evidence, share, NARROW_WARNING):
         layer = evidence.layers[place]
         advice = window_advice(evidence, layer, t, "wider")
-        surrogate = _surrogate(layer.surrogate)
+        surrogate = surrogate_of(layer)
         width = surrogate.fwhm / _spread(evidence, place, t) if surrogate else float("nan")
         yield Finding(
             code="S10",
@@ -176,7 +173,7 @@ def too_wide(evidence: Evidence) -> Iterator[Finding]:
     mean, std = evidence.pooled("u_mean", "u_mean_se"), evidence.pooled("u_std")
     threshold = evidence.pooled("threshold").value
     for place, layer in enumerate(evidence.layers):
-        surrogate = _surrogate(layer.surrogate)
+        surrogate = surrogate_of(layer)
         if surrogate is None:
             continue
         width = 1.0 / float(surrogate.sharpness)  # of the rectangle of this height and area
@@ -230,7 +227,7 @@ def _lowest(
 
 def _reachable(evidence: Evidence, place: int, t: int) -> float:
     """Return the coverage of a Gaussian law of this spread, one of it below the threshold."""
-    half = _surrogate(evidence.layers[place].surrogate)
+    half = surrogate_of(evidence.layers[place])
     if half is None:
         return 1.0
     ratio = float(half.half_width()) / _spread(evidence, place, t)
@@ -254,7 +251,3 @@ def _size(evidence: Evidence, threshold: np.ndarray) -> np.ndarray:
 
 def _spread(evidence: Evidence, place: int, t: int) -> float:
     return max(float(evidence.pooled("u_std").value[place, t]), 1e-30)
-
-
-def _surrogate(fields: dict[str, object] | None) -> Surrogate | None:
-    return Surrogate(**fields) if fields else None  # type: ignore[arg-type]

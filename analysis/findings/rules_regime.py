@@ -10,7 +10,7 @@ from ..drift import DRIFTING, drift_over_training
 from .evidence import HISTORY_RECORDS, Evidence, spread
 from .figures import CONFIDENCE_Z, Figure, pool_over, stretch
 from .grading import MILDER, grade_above, with_worst_note
-from .regime import drive, rings, simple
+from .regime import drive, rings, simple, surrogate_of
 from .types import Advice, Bound, Finding
 
 MOVING_NOTE = 0.25
@@ -140,7 +140,8 @@ def off_centre(evidence: Evidence) -> Iterator[Finding]:
             continue
         t = int(np.flatnonzero(every)[np.argmin(figure.value[place][every])])
         one = figure.at(place, t)
-        half = _half_width(layer.surrogate)
+        surrogate = surrogate_of(layer)
+        half = 0.0 if surrogate is None else float(surrogate.half_width())
         spread_now = float(reach[place, t])
         if one.value - half / spread_now <= REACH:
             continue
@@ -352,9 +353,3 @@ def not_settled(evidence: Evidence) -> Iterator[Finding]:
                 ),
             ),
         )
-
-
-def _half_width(fields: dict[str, object] | None) -> float:
-    from ..surrogate import Surrogate
-
-    return float(Surrogate(**fields).half_width()) if fields else 0.0  # type: ignore[arg-type]
