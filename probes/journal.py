@@ -7,7 +7,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .writer import Batch
+from .batch import Batch
+
+MOST_SCALARS = 4000
+"""Scalars that may wait while the writer has no room; beyond it those of every other step go."""
 
 
 class SpikescopeWarning(UserWarning):
@@ -51,6 +54,18 @@ class Journal:
         if event:
             self.events.append((step, layer, kind, text))
         warnings.warn(text, SpikescopeWarning, stacklevel=6)
+
+    def add(self, step: int, layer: str, kind: str, text: str) -> None:
+        """Keep an event for the run that may come again, without a warning."""
+        self.events.append((step, layer, kind, text))
+
+    def give_back(self, batch: Batch) -> None:
+        """Take back what a writer had no room for; scalars become fewer before they become many."""
+        self.scalars = batch.scalars + self.scalars
+        self.events = batch.events + self.events
+        if len(self.scalars) > MOST_SCALARS:
+            kept = set(sorted({step for step, _, _ in self.scalars})[::2])
+            self.scalars = [entry for entry in self.scalars if entry[0] in kept]
 
     def take(self, batch: Batch) -> Batch:
         """Hand everything that is kept over to a batch."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .agreement import Agreement
 from .budget import Cost
 from .schedule import Schedule
+from .thinning import Thinning
 
 
 class Pace:
@@ -17,7 +20,7 @@ class Pace:
 
     Example:
         >>> pace = Pace(lambda step: step % 2 == 0, Cost())
-        >>> pace.coarser()
+        >>> pace.thinning.lost()
         >>> [step for step in range(12) if pace.records(step)]
         [0, 4, 8]
     """
@@ -25,7 +28,7 @@ class Pace:
     def __init__(self, schedule: Schedule, cost: Cost, agreement: Agreement | None = None) -> None:
         self.cost = cost
         self._schedule, self._agreement = schedule, agreement
-        self._stretch, self._due = 1, 0
+        self.thinning = Thinning()
 
     def records(self, step: int) -> bool:
         """Return whether the coming step is recorded; to be asked once for each."""
@@ -34,16 +37,17 @@ class Pace:
         if self._agreement is not None:
             within = self._agreement.includes(step)
             self.cost.count(recorded=within)
-            return within and self._is_due()
-        return self._is_due() and self.cost.may_record()
+            return within and self.thinning.includes()
+        return self.thinning.includes() and self.cost.may_record()
 
-    def _is_due(self) -> bool:
-        self._due += 1
-        return (self._due - 1) % self._stretch == 0
-
-    def coarser(self) -> None:
-        """Leave out every second of the scheduled steps from now on."""
-        self._stretch *= 2
+    def facts(self) -> dict[str, Any]:
+        """Return what a run says of it: costs, and which scheduled steps are missing and why."""
+        thinning = self.thinning
+        return {
+            **self.cost.facts(),
+            "dropped": thinning.dropped,
+            "left_out": thinning.left_out,
+        }
 
     def end_step(self, *, recorded: bool) -> None:
         """End a step."""

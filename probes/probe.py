@@ -148,7 +148,7 @@ class Probe:
     @property
     def cost(self) -> dict[str, Any]:
         """What recording has cost so far: share of the training's time, steps, seconds."""
-        return self._session.pace.cost.facts()
+        return self._session.pace.facts()
 
     def step(self, loss: Tensor | float | None = None, **scalars: Tensor | float) -> None:
         """End one training step; call it after ``optimizer.step()``.

@@ -10,13 +10,13 @@ from torch import nn
 
 from .adapters import Adapter, SpikingLayer
 from .attach import Attached
+from .batch import Batch, Fine
 from .hooks import Guard, LayerHooks, resets_midway
 from .levels import Level
 from .modes import Unscale, eager, plain_modules
 from .stream import Stream
 from .tap import Tap
 from .vitals import Vitals
-from .writer import Batch, Fine
 
 Say = Callable[[str, str, str], None]
 """Told about a layer: its name, what it is about, a sentence."""

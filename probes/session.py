@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..data.store import RunBusy, next_step
 from . import ranks
+from .batch import Batch
 from .budget import Cost, cost_on
 from .header import find_layers, header, known_layers
 from .hooks import Guard
@@ -25,7 +26,6 @@ from .recorder import Recorder
 from .settings import Settings
 from .versions import installed, untested
 from .watched import claim, release, taken
-from .writer import Batch
 
 if TYPE_CHECKING:
     from ..analysis.findings import Finding
@@ -205,7 +205,7 @@ class Session:
     def _flush(self) -> None:
         """Hand the finished step's statistics to the writer and disarm."""
         assert self._recorder is not None
-        batch = Batch(self._step, cost=self.pace.cost.facts())
+        batch = Batch(self._step, cost=self.pace.facts())
         self._recorder.finish(batch, self.say)
         self._know()
         self._recorder.disarm()
@@ -215,9 +215,19 @@ class Session:
             self.say(
                 "", "nothing", f"step {self._step}: no spiking layer was called, nothing recorded"
             )
-        if not self._hand_over(batch):
-            self.pace.coarser()
-            self.say("", "slow writer", _SLOW)
+        self._thin(taken=self._hand_over(batch))
+
+    def _thin(self, *, taken: bool) -> None:
+        """Record fewer steps if the writer had no room for one, more again if it keeps up."""
+        thinning = self.pace.thinning
+        if not taken:
+            thinning.lost()
+            text = _SLOW.format(step=self._step, stretch=thinning.stretch)
+            self._journal.add(self._step, "", "slow writer", text)
+            self.say("", "slow writer", text, event=False)
+        elif thinning.kept(self.outlet.waiting):
+            text = _KEEPS_UP.format(stretch=thinning.stretch)
+            self._journal.add(self._step, "", "slow writer", text)
 
     def _know(self) -> None:
         """Write which layers there are, where a recorded step has told more about it."""
@@ -253,7 +263,10 @@ class Session:
 
     def _hand_over(self, batch: Batch) -> bool:
         # Without a run nothing has been found to record yet, and what there is waits.
-        return not self.outlet.is_open or self.outlet.put(self._journal.take(batch))
+        if not self.outlet.is_open or self.outlet.put(self._journal.take(batch)):
+            return True
+        self._journal.give_back(batch)
+        return False
 
     def _hear(self) -> None:
         """Pass on what the writer noticed."""
@@ -278,7 +291,7 @@ class Session:
         self._hear()
         facts = {
             "steps": self._step,
-            "cost": self.pace.cost.facts(),
+            "cost": self.pace.facts(),
             **({"error": error} if error else {}),
         }
         if self.outlet.end(state, **facts):
@@ -328,9 +341,10 @@ class Session:
 
 
 _SLOW = (
-    "the disk is slower than the recording: a step was dropped, and every second scheduled step is "
-    "left out from now on"
+    "the disk is slower than the recording: step {step} was dropped, and 1 of {stretch} scheduled "
+    "steps is recorded until the writer keeps up"
 )
+_KEEPS_UP = "the writer keeps up: 1 of {stretch} scheduled steps is recorded from now on"
 
 
 def describe(error: BaseException) -> str:

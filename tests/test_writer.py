@@ -20,8 +20,9 @@ from spikescope.data.runs import Run, open_run
 from spikescope.data.store import RunStore
 from spikescope.probes import writer as module
 from spikescope.probes.accumulators import Block, backward_block, forward_block
+from spikescope.probes.batch import Batch
 from spikescope.probes.capture import Gradients
-from spikescope.probes.writer import QUEUE_LIMIT, Batch, Writer
+from spikescope.probes.writer import QUEUE_LIMIT, Writer
 
 SECONDS = 20.0
 """Longer than anything here takes; a test that needs it has failed."""
