@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import test_ranks as ranks
 import torch
 from torch import nn
 
@@ -72,3 +74,18 @@ def test_a_run_is_written_read_and_resumed_in_a_bucket(
 def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
     with pytest.warns(spikescope.SpikescopeWarning, match="recording stopped"):
         assert not train("s3://nobody/a", 2).active
+
+
+def test_several_ranks_write_to_a_bucket(bucket: str, tmp_path: Path) -> None:
+    done = ranks.train(tmp_path, 1, "alone")
+    assert done.returncode == 0, done.stderr
+    alone = spikescope.open_run(tmp_path / "run")
+    for first in (0, 4):
+        done = ranks.train(tmp_path, 2, "ddp", first=first, runs=f"{bucket}/ranks")
+        assert done.returncode == 0, done.stderr
+        assert "SpikescopeWarning" not in done.stderr
+        run = spikescope.open_run(f"{bucket}/ranks/run")
+        ranks.assert_same(run, alone)
+        assert run.state == "finished"
+    assert run.header["resumed"] == [4]
+    assert run.header["ranks"] == {"recorded": [0, 1], "of": 2}

@@ -16,7 +16,8 @@ import spikescope
 from spikescope.data.schema import COLUMNS
 from spikescope.probes import ranks
 
-# Trains on a share of one global batch, under a wrapper; the last rank may die half-way.
+# Trains on a share of one global batch, under a wrapper; the last rank may die half-way, or the
+# first steps are of an earlier sitting.
 TRAINING = """
 import os, signal, sys
 import torch
@@ -24,7 +25,7 @@ import spikescope
 from spikescope.probes.lif import LIF
 from torch import nn
 
-folder, wrapper, dies = sys.argv[1], sys.argv[2], int(sys.argv[3])
+folder, wrapper, dies, first = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 torch.set_num_threads(1)
 rank, world = 0, 1
 if wrapper != "alone":
@@ -41,13 +42,22 @@ optimizer = torch.optim.SGD(model.parameters(), 0.05)
 inputs = 2.0 * torch.randn(6, 5, 8, 6)
 targets = torch.randn(6, 8, 3)
 share = slice(rank * 8 // world, (rank + 1) * 8 // world)
-with spikescope.watch(model, f"{folder}/run", every=2, collect="full") as probe:
-    for step in range(6):
-        optimizer.zero_grad()
-        loss = ((model(inputs[step, :, share]).sum(0) - targets[step, share]) ** 2).mean()
-        loss.backward()
-        optimizer.step()
-        probe.step(loss=loss)
+
+def one_step(step):
+    optimizer.zero_grad()
+    loss = ((model(inputs[step, :, share]).sum(0) - targets[step, share]) ** 2).mean()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+for step in range(first):
+    one_step(step)
+resume = first or False
+with spikescope.watch(
+    model, f"{folder}/run", every=2, collect="full", resume=resume
+) as probe:
+    for step in range(first, 6):
+        probe.step(loss=one_step(step))
         if dies and rank == world - 1 and step == 4:
             import time
             time.sleep(4.0)  # what was recorded before has been flushed
@@ -59,8 +69,18 @@ if wrapper != "alone":
 
 
 def train(
-    folder: Path, world: int, wrapper: str, dies: int = 0
+    folder: Path, world: int, wrapper: str, dies: int = 0, first: int = 0, runs: str = ""
 ) -> subprocess.CompletedProcess[str]:
+    """Train in several processes.
+
+    Args:
+        folder: where the script lies.
+        world: number of processes.
+        wrapper: ``"alone"``, ``"ddp"`` or ``"fsdp"``.
+        dies: whether the last rank does.
+        first: step at which a run is resumed.
+        runs: folder or address of the run's folder, if it is another one.
+    """
     script = folder / "training.py"
     script.write_text(TRAINING)
     command = [sys.executable]
@@ -68,7 +88,7 @@ def train(
         command += ["-m", "torch.distributed.run", "--standalone", "--nnodes=1"]
         command += [f"--nproc-per-node={world}", "--local-addr=127.0.0.1"]
     return subprocess.run(
-        [*command, str(script), str(folder), wrapper, str(dies)],
+        [*command, str(script), runs or str(folder), wrapper, str(dies), str(first)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -124,6 +144,25 @@ def test_ranks_together_record_what_one_process_records(
         path.unlink()
     with pytest.raises(AssertionError, match="samples"):
         assert_same(spikescope.open_run(tmp_path / "run"), alone)
+
+
+def test_ranks_write_to_another_filesystem_and_go_on_there(alone: Any, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    address = f"file://{tmp_path}/store"
+    for first in (0, 4):
+        done = train(tmp_path, 2, "ddp", first=first, runs=address)
+        assert done.returncode == 0, done.stderr
+        assert "SpikescopeWarning" not in done.stderr
+        assert_same(spikescope.open_run(f"{address}/run"), alone)
+    run = spikescope.open_run(tmp_path / "store" / "run")
+    assert [path.name for path in (run.path / "ranks").iterdir()] == ["0001"]
+    assert_same(run, alone)
+    assert run.header["resumed"] == [4]
+    assert run.state == "finished"
+    assert run.scalars().index.tolist() == list(range(6))
+    # Each rank put there what it wrote, and none what another one did.
+    parts = [path.name for path in (run.path / "ranks" / "0001").glob("*.parquet")]
+    assert sorted({name.partition("-")[0] for name in parts}) == ["joints", "maps", "records"]
 
 
 def test_a_rank_that_dies_loses_what_it_had_not_flushed(alone: Any, tmp_path: Path) -> None:
