@@ -1,27 +1,152 @@
-"""Running statistics on the device: summarise a block of timesteps, merge blocks exactly.
+"""Running statistics on the device: summarise a block of timesteps by the fastest route.
 
-A block is a dict from stored column to a tensor with one entry per timestep. Nothing here waits
-for the device: no ``.item()``, no shape that depends on the data.
+A block is a dict from stored column to a tensor with one entry per timestep. What its columns are
+is defined once, by :mod:`.accumulators_general`; the other routes say the same, faster, of passes
+that they handle.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..analysis.neuron import NeuronSpec
 from ..analysis.surrogate import Surrogate
-from ..data.schema import COLUMNS, COVERAGE_EPSILON, DENSITY_BINS, DENSITY_WIDTH
-from . import accumulators_cpu, capture
+from . import accumulators_cpu, accumulators_general, capture, kernels
+from .accumulators_general import density, gradient_block
+from .accumulators_merge import Block, merge
 from .capture import Gradients, LayerGradients
+from .kernels import take_note
+from .modes import wide
+from .observed import ROUNDING_ULPS, Dynamics, Observed
 
-Block = dict[str, Tensor]
+__all__ = [
+    "ROUNDING_ULPS",
+    "ROUTES",
+    "Block",
+    "Route",
+    "backward_block",
+    "density",
+    "forward_block",
+    "forward_pass",
+    "gradient_block",
+    "merge",
+    "take_note",
+]
 
 _WIDE = (torch.float32, torch.float64)
 
-ROUNDING_ULPS = 16
-"""A replay that adds in another order than the layer differs by a few units in the last place."""
+
+@dataclass(frozen=True)
+class Route:
+    """One way to the statistics of a pass.
+
+    Args:
+        name: what it is called.
+        handles: whether it is made for a forward pass.
+        forward: the forward columns; None where the values turn out to be unusual.
+        handles_gradients: whether it is made for a backward pass.
+        backward: the gradient columns; None where the values turn out to be unusual.
+        replays: whether it recomputes the potential itself.
+    """
+
+    name: str
+    handles: Callable[[Observed], bool]
+    forward: Callable[[Observed], Block | None]
+    handles_gradients: Callable[[Gradients | LayerGradients], bool]
+    backward: Callable[[Gradients | LayerGradients], Block | None]
+    replays: bool = False
+
+
+def forward_pass(
+    spec: NeuronSpec,
+    current: Tensor,
+    spikes: Tensor,
+    start: Tensor,
+    filtered: Tensor | None = None,
+    *,
+    scale: float,
+    surrogate: Surrogate | None,
+    fired_before: Tensor | None,
+    t: int,
+    histogram: bool = True,
+    keep_u: bool = True,
+) -> tuple[Block, Tensor | None, Tensor]:
+    """Replay one forward pass of a layer, and summarise it.
+
+    Args:
+        spec: the layer's dynamics.
+        current: input current, ``[T, N, ...]``.
+        spikes: observed spikes (0 or 1), ``[T, N, ...]``.
+        start: potential before the first timestep, ``[N, ...]``.
+        filtered: current that a synaptic filter holds before it, ``[N, ...]``; None for none.
+        scale: potential per unit of the density's axis.
+        surrogate: declared surrogate, None where it is unknown.
+        fired_before: spikes of each element before this pass, ``[N, ...]``; None for none.
+        t: first timestep of the pass, from 1.
+        histogram: whether to count the density, too.
+        keep_u: whether u is needed afterwards.
+
+    Returns:
+        The forward columns of :func:`forward_block`; the pre-reset potential in at least float32
+        (or None where it was not kept) and the spikes, ``[T, N, ...]``.
+
+    Example:
+        >>> current, spikes = torch.tensor([[0.6], [0.8]]), torch.tensor([[0.0], [1.0]])
+        >>> block, u, _ = forward_pass(
+        ...     NeuronSpec(decay=0.5), current, spikes, torch.zeros(1), scale=1.0, surrogate=None,
+        ...     fired_before=None, t=1)
+        >>> block["mismatch"].tolist(), [round(value, 6) for value in u.flatten().tolist()]
+        ([0, 0], [0.6, 1.1])
+    """
+    seen = Observed(
+        None,
+        None,
+        spikes,
+        current,
+        spec.threshold,
+        scale,
+        surrogate,
+        fired_before,
+        t,
+        current.dtype,
+        spec.fires_at_threshold,
+        histogram,
+        Dynamics(spec, start),
+        keep_u,
+    )
+    for route in ROUTES:
+        if route.replays and route.handles(seen):
+            block = route.forward(seen)
+            if block is not None:
+                return block, seen.u, spikes
+    # The replay rounds as the layer does, in its dtype; sums over it need a wider one.
+    implied: Tensor | None = None
+    if wide(current) is current:
+        u = capture.potential(spec, current, spikes, start, filtered)
+    else:
+        u, implied = capture.membrane(spec, current, spikes, start, filtered)
+        implied = wide(implied)
+    computed_in = u.dtype
+    u, spikes = wide(u), wide(spikes)
+    block = forward_block(
+        u,
+        implied,
+        spikes,
+        wide(current),
+        threshold=spec.threshold,
+        scale=scale,
+        surrogate=surrogate,
+        fired_before=fired_before,
+        t=t,
+        computed_in=computed_in,
+        fires_at_threshold=spec.fires_at_threshold,
+        histogram=histogram,
+    )
+    return block, u, spikes
 
 
 def forward_block(
@@ -39,7 +164,7 @@ def forward_block(
     fires_at_threshold: bool = True,
     histogram: bool = True,
 ) -> Block:
-    """Summarise one forward pass of a layer.
+    """Summarise one forward pass of a layer whose potential is known.
 
     Args:
         u: pre-reset potential, ``[T, N, ...]`` with N independent samples.
@@ -60,111 +185,26 @@ def forward_block(
     Returns:
         The forward columns, ``[T]`` each (``density`` is ``[T, bin]``).
     """
-    eps = torch.finfo(computed_in or u.dtype).eps
-    if _is_plain(u, spikes, threshold, surrogate):
-        block = accumulators_cpu.forward_block(
-            u,
-            implied,
-            spikes,
-            current,
-            threshold=threshold,
-            scale=scale,
-            surrogate=surrogate,
-            fired_before=fired_before,
-            t=t,
-            rounding=ROUNDING_ULPS * eps * scale,
-            fires_at_threshold=fires_at_threshold,
-            histogram=histogram,
-        )
-        if block is not None:
-            return block
-    if implied is None:
-        implied = (u >= threshold if fires_at_threshold else u > threshold).to(u.dtype)
-    if fired_before is None:
-        fired_before = torch.zeros_like(spikes[0])
-    blocks = []
-    timed = capture.is_timed(threshold, u)
-    for rows in _each_timestep(u) if timed else _slices(u):
-        block = _forward(
-            u[rows],
-            implied[rows],
-            spikes[rows],
-            None if current is None else current[rows],
-            fired_before,
-            threshold[rows] if isinstance(threshold, Tensor) and timed else threshold,
-            scale,
-            _at(surrogate, u, rows),
-            t + rows.start,
-            eps,
-            histogram,
-        )
-        blocks.append(block)
-        fired_before = fired_before + spikes[rows].sum(0)
-    return _joined(blocks)
-
-
-def _forward(
-    u: Tensor,
-    implied: Tensor,
-    spikes: Tensor,
-    current: Tensor | None,
-    fired_before: Tensor,
-    threshold: Tensor | float,
-    scale: float,
-    surrogate: Surrogate | None,
-    t: int,
-    eps: float,
-    histogram: bool,
-) -> Block:
-    timesteps = len(u)
-    z = _flat(u - threshold)
-    finite = torch.isfinite(z)
-    z = torch.where(finite, z, 0.0)
-    # Moments are taken about one level, for precision; it is the threshold itself if there is one.
-    level: Tensor | float = threshold
-    about = z
-    if isinstance(threshold, Tensor):
-        level = threshold.double().mean()
-        if threshold.numel() > 1:
-            about = torch.where(finite, _flat(u - level.to(u.dtype)), 0.0)
-    per_sample = _count(finite)
-    count = per_sample.sum(-1)
-    block = {
-        "samples": (per_sample > 0).sum(-1),
-        "count": count,
-        "nonfinite": z[0].numel() - count,
-        "threshold": _constant(level, timesteps, u),
-    }
-    block |= _agreement(z, finite, _flat(implied), _flat(spikes), ROUNDING_ULPS * eps * scale)
-    block |= _moments("u", about, finite, per_sample, level)
-    if current is not None:
-        # The input is looked at where u is finite, so that one count weighs both.
-        current = torch.where(finite, _flat(current), 0.0)
-        moments = _moments("input", current, finite, per_sample, 0.0)
-        block |= {name: moments[name] for name in ("input_mean", "input_var")}
-    least = torch.where(finite, about, torch.inf).amin((1, 2)).double() + level
-    largest = torch.where(finite, about, -torch.inf).amax((1, 2)).double() + level
-    block["u_min"] = torch.where(count > 0, least, torch.nan)
-    block["u_max"] = torch.where(count > 0, largest, torch.nan)
-    if histogram:
-        block |= density(z / scale, finite)
-    block |= _spiking(_flat(spikes), _flat(fired_before.unsqueeze(0)), per_sample, t)
-    block |= _surrogate(surrogate, z, finite, per_sample)
-    return block
-
-
-def _is_plain(
-    u: Tensor, spikes: Tensor, threshold: Tensor | float, surrogate: Surrogate | None
-) -> bool:
-    """Return whether a block is one for the route that a CPU is fast on."""
-    numbers = [threshold] if surrogate is None else [threshold, surrogate.peak, surrogate.width]
-    return (
-        u.device.type == "cpu"
-        and u.dtype == spikes.dtype
-        and u.dtype in _WIDE
-        and u.numel() > 0
-        and all(not isinstance(number, Tensor) or number.numel() == 1 for number in numbers)
+    seen = Observed(
+        u,
+        implied,
+        spikes,
+        current,
+        threshold,
+        scale,
+        surrogate,
+        fired_before,
+        t,
+        computed_in or u.dtype,
+        fires_at_threshold,
+        histogram,
     )
+    for route in ROUTES:
+        if route.handles(seen):
+            block = route.forward(seen)
+            if block is not None:
+                return block
+    raise ValueError(f"no route handles a potential of shape {tuple(u.shape)}")
 
 
 def backward_block(gradients: Gradients | LayerGradients) -> Block:
@@ -176,304 +216,73 @@ def backward_block(gradients: Gradients | LayerGradients) -> Block:
     Returns:
         The gradient columns, ``[T]`` each.
     """
-    like = gradients.like
-    if _is_plain(like, like, 0.0, None):
-        block = accumulators_cpu.backward_block(gradients)
-        if block is not None:
-            return block
-    s, s_total, u, residual = gradients.whole
-    return _joined(
-        [
-            _backward(s[rows], s_total[rows], u[rows], None if residual is None else residual[rows])
-            for rows in _slices(u)
-        ]
+    for route in ROUTES:
+        if route.handles_gradients(gradients):
+            block = route.backward(gradients)
+            if block is not None:
+                return block
+    raise ValueError(f"no route handles gradients of shape {tuple(gradients.like.shape)}")
+
+
+def _in_pieces(seen: Observed) -> Block | None:
+    assert seen.u is not None
+    return accumulators_cpu.forward_block(
+        seen.u,
+        seen.implied,
+        seen.spikes,
+        seen.current,
+        threshold=seen.threshold,
+        scale=seen.scale,
+        surrogate=seen.surrogate,
+        fired_before=seen.fired_before,
+        t=seen.t,
+        rounding=seen.rounding,
+        fires_at_threshold=seen.fires_at_threshold,
+        histogram=seen.histogram,
     )
 
 
-def _backward(s: Tensor, s_total: Tensor, u: Tensor, residual: Tensor | None) -> Block:
-    block: Block = {}
-    for name, values in (
-        ("grad_s", s),
-        ("grad_s_total", s_total),
-        ("grad_u", u),
-    ):
-        block |= gradient_block(name, values)
-    flat, _, seen = _finite(_flat(u))
-    square, _ = _mean_square(flat, seen)
-    block["grad_samples"] = (seen > 0).sum(-1)
-    block |= _sample_moments("grad_u", square, 0.0)
-    if residual is not None:
-        flat, _, seen = _finite(_flat(residual))
-        block["residual_count"] = seen.sum(-1)
-        block["residual_square"] = _mean_square(flat, seen)[1]
-    return block
+def _gradients_in_pieces(gradients: Gradients | LayerGradients) -> Block | None:
+    return accumulators_cpu.backward_block(gradients)
 
 
-def gradient_block(name: str, values: Tensor) -> Block:
-    """Summarise one gradient ``[T, N, ...]`` into its columns, ``[T]`` each."""
-    flat, finite, seen = _finite(_flat(values))
-    count = seen.sum(-1)
-    return {
-        f"{name}_count": count,
-        f"{name}_nonfinite": flat[0].numel() - count,
-        f"{name}_zero": _count((flat == 0) & finite).sum(-1),
-        f"{name}_square": _mean_square(flat, seen)[1],
-    }
-
-
-def density(z: Tensor, finite: Tensor) -> Block:
-    """Count u into bins whose range doubles until every finite value lies inside.
-
-    Args:
-        z: (u - threshold) in thresholds, 0 where it is not finite, ``[T, N, M]``.
-        finite: which of them count, ``[T, N, M]``.
-
-    Returns:
-        ``density`` ``[T, bin]`` and ``density_exponent`` ``[T]``.
-
-    Example:
-        >>> block = density(torch.tensor([[[-0.5, 0.0, 7.0]]]), torch.ones(1, 1, 3, dtype=bool))
-        >>> block["density_exponent"].tolist(), block["density"].nonzero()[:, 1].tolist()
-        ([2], [120, 128, 240])
-    """
-    half = DENSITY_BINS // 2
-    # A finite u in units of a small threshold may be infinite: it belongs into the last bin.
-    reach = _largest(z).clamp(max=torch.finfo(z.dtype).max) / (half * DENSITY_WIDTH)
-    # frexp: reach = mantissa * 2^exponent with mantissa < 1, so 2^exponent is a bound.
-    exponent = torch.frexp(reach).exponent.clamp(min=0)
-    # Dividing by a power of two is exact, so a coarser count is a merge of a finer one. The range
-    # comes first: dividing by the width first would overflow.
-    bins = torch.ldexp(z, -exponent[:, None, None]).div_(DENSITY_WIDTH).floor_()
-    # What the division took below the smallest number stays on its side of the threshold.
-    bins = torch.where(z < 0, bins.clamp(max=-1), bins).clamp_(-half, half - 1)
-    rows = torch.arange(len(z), device=z.device)[:, None, None]
-    places = (bins.int() + (half + DENSITY_BINS * rows)).flatten()
-    size = len(z) * DENSITY_BINS
-    if places.device.type == "cpu":
-        counts = torch.bincount(places, minlength=size)
-    else:  # bincount would wait for the device
-        counts = torch.zeros(size, dtype=torch.int64, device=z.device)
-        counts.scatter_add_(0, places, torch.ones_like(places))
-    counts = counts.view(len(z), DENSITY_BINS)
-    # What is not finite came in as 0, and is taken out of the bin above the threshold.
-    counts[:, half] -= _count(~finite).sum(-1)
-    return {
-        "density": counts,
-        "density_exponent": exponent.long(),
-    }
-
-
-def _slices(values: Tensor) -> list[slice]:
-    """Return which timesteps to look at together: on a CPU each alone, since one fits its cache."""
-    return _each_timestep(values) if values.device.type == "cpu" else [slice(0, len(values))]
-
-
-def _each_timestep(values: Tensor) -> list[slice]:
-    return [slice(place, place + 1) for place in range(len(values))]
-
-
-def _at(surrogate: Surrogate | None, u: Tensor, rows: slice) -> Surrogate | None:
-    """Return the surrogate of some timesteps, its numbers as they broadcast over flattened u."""
-    if surrogate is None:
-        return None
-    timed = {
-        name: value[rows].reshape(-1, 1, 1)
-        for name in ("peak", "width")
-        if capture.is_timed(value := getattr(surrogate, name), u)
-    }
-    return replace(surrogate, **timed) if timed else surrogate
-
-
-def _joined(blocks: list[Block]) -> Block:
-    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def merge(one: Block, other: Block) -> Block:
-    """Merge two blocks of the same timesteps as if their data had been seen at once.
-
-    Args:
-        one: a block.
-        other: a block; a column that only one of the two has is taken as it is.
-
-    Returns:
-        The merged block; rules are those of the schema.
-
-    Example:
-        >>> one = {"count": torch.tensor([1]), "u_mean": torch.tensor([0.0])}
-        >>> merge(one, {"count": torch.tensor([3]), "u_mean": torch.tensor([4.0])})["u_mean"].item()
-        3.0
-    """
-    merged: Block = {**one, **other}
-    for name in one.keys() & other.keys():
-        a, b, column = one[name], other[name], COLUMNS[name]
-        if column.merge == "sum":
-            merged[name] = a + b
-        elif column.merge == "min":
-            merged[name] = torch.fmin(a, b)
-        elif column.merge == "max":
-            merged[name] = torch.fmax(a, b)
-        elif column.merge == "exponent":
-            merged[name] = torch.maximum(a, b)
-        elif column.merge == "density":
-            widest = torch.maximum(one["density_exponent"], other["density_exponent"])
-            merged[name] = _coarsen(a, widest - one["density_exponent"]) + _coarsen(
-                b, widest - other["density_exponent"]
-            )
-        elif column.merge == "mean":
-            merged[name] = _pool(a, b, one[column.weight], other[column.weight])
-        elif column.merge == "variance":
-            # Spread inside the parts plus spread between their means (Chan et al. 1983, eq. 1.5).
-            weights = one[column.weight], other[column.weight]
-            center = _pool(one[column.mean], other[column.mean], *weights)
-            merged[name] = _pool(
-                a + (one[column.mean] - center) ** 2,
-                b + (other[column.mean] - center) ** 2,
-                *weights,
-            )
-    return merged
-
-
-def _pool(a: Tensor, b: Tensor, weight_a: Tensor, weight_b: Tensor) -> Tensor:
-    """Return the weighted mean; a part without weight may hold NaN and is not looked at."""
-    summed = torch.where(weight_a > 0, a * weight_a, 0.0) + torch.where(
-        weight_b > 0, b * weight_b, 0.0
+def _suits_pieces(seen: Observed) -> bool:
+    u, surrogate = seen.u, seen.surrogate
+    numbers = [seen.threshold]
+    if surrogate is not None:
+        numbers += [surrogate.peak, surrogate.width]
+    return (
+        u is not None
+        and _is_plain(u)
+        and u.dtype == seen.spikes.dtype
+        and all(not isinstance(number, Tensor) or number.numel() == 1 for number in numbers)
     )
-    weight = weight_a + weight_b
-    # What neither part weighs (the threshold of a layer whose u is all NaN) stays as it was.
-    return torch.where(weight > 0, summed / weight, torch.fmax(a, b))
 
 
-def _coarsen(counts: Tensor, doublings: Tensor) -> Tensor:
-    """Merge bins pairwise, each row its own number of times."""
-    half = DENSITY_BINS // 2
-    place = torch.arange(DENSITY_BINS, device=counts.device) - half
-    target = half + torch.bitwise_right_shift(place, doublings.clamp(max=62)[:, None])
-    return torch.zeros_like(counts).scatter_add_(1, target, counts)
+def _gradients_suit_pieces(gradients: Gradients | LayerGradients) -> bool:
+    return _is_plain(gradients.like)
 
 
-def _flat(values: Tensor) -> Tensor:
-    """Return ``[T, N, M]`` in float32 or float64."""
-    values = values.reshape(*values.shape[:2], -1)
-    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+def _is_plain(values: Tensor) -> bool:
+    return values.device.type == "cpu" and values.dtype in _WIDE and values.numel() > 0
 
 
-def _finite(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return values with 0 for what is not finite, the mask, and how many count per sample."""
-    finite = torch.isfinite(values)
-    return torch.where(finite, values, 0.0), finite, _count(finite)
-
-
-def _count(mask: Tensor) -> Tensor:
-    """Return how many elements of each sample are true, ``[T, N]``."""
-    if mask.shape[-1] < 2**24:  # float32 counts exactly up to here, and several times faster
-        return mask.float().sum(-1).long()
-    return mask.sum(-1)
-
-
-def _largest(values: Tensor) -> Tensor:
-    """Return the largest magnitude of each timestep, ``[T]``; two reductions beat one abs."""
-    return torch.maximum(values.amax((1, 2)), -values.amin((1, 2)))
-
-
-def _constant(value: Tensor | float, timesteps: int, like: Tensor) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.double().expand(timesteps)
-    return torch.full((timesteps,), value, dtype=torch.float64, device=like.device)
-
-
-def _moments(
-    name: str, values: Tensor, finite: Tensor, per_sample: Tensor, level: Tensor | float
-) -> Block:
-    """Return mean and variance, also over the samples' means.
-
-    Two passes: the second is about the first's mean. Values are taken relative to a power of two
-    near the largest, so that no sum or square leaves float32 when the potential diverges.
-    """
-    count = per_sample.sum(-1)
-    exponent = torch.frexp(_largest(values)).exponent.clamp(-120, 120)
-    unit = torch.ldexp(torch.ones_like(values[:, 0, 0]), exponent)
-    relative = values / unit[:, None, None]
-    # Sums of one sample are float32 (torch adds them pairwise), sums over samples float64.
-    summed = relative.sum(-1).double()
-    mean = summed.sum(-1) / count
-    centred = torch.where(finite, relative - mean[:, None, None].to(values.dtype), 0.0)
-    # The mean was rounded to the values' dtype; what that left is taken out of the square.
-    rest = centred.sum(-1).double().sum(-1) / count
-    square = (centred * centred).sum(-1).double().sum(-1) / count
-    unit = unit.double()
-    return {
-        f"{name}_mean": mean * unit + level,
-        f"{name}_var": (square - rest * rest).clamp(min=0) * unit**2,
-        **_sample_moments(name, summed / per_sample * unit[:, None], level),
-    }
-
-
-def _sample_moments(name: str, per_sample: Tensor, shift: Tensor | float) -> Block:
-    """Return mean and variance over samples of a figure ``[T, N]``, NaN where nothing was seen."""
-    seen = torch.isfinite(per_sample)
-    values = torch.where(seen, per_sample, 0.0)
-    count = seen.sum(-1)
-    mean = values.sum(-1) / count
-    spread = torch.where(seen, (values - mean[:, None]) ** 2, 0.0).sum(-1) / count
-    return {f"{name}_sample_mean": mean + shift, f"{name}_sample_var": spread}
-
-
-def _agreement(
-    z: Tensor, finite: Tensor, implied: Tensor, spikes: Tensor, rounding: float
-) -> Block:
-    """Count the spikes that the replay does not explain, those within rounding apart."""
-    wrong = (implied != spikes) & finite
-    near = z.abs() <= rounding
-    near_count = _count(wrong & near).sum(-1)
-    return {"mismatch": _count(wrong).sum(-1) - near_count, "near_mismatch": near_count}
-
-
-def _spiking(spikes: Tensor, fired_before: Tensor, per_sample: Tensor, t: int) -> Block:
-    emitted = spikes.sum(-1)
-    rate = torch.where(per_sample > 0, emitted.double() / spikes.shape[-1], torch.nan)
-    so_far = fired_before + spikes.cumsum(0)
-    elapsed = torch.arange(t, t + len(spikes), device=spikes.device)[:, None, None]
-    return {
-        "spikes": emitted.double().sum(-1).round().long(),
-        "silent": _count(so_far == 0).sum(-1),
-        "saturated": _count(so_far == elapsed).sum(-1),
-        **_sample_moments("rate", rate, 0.0),
-    }
-
-
-def _surrogate(surrogate: Surrogate | None, z: Tensor, finite: Tensor, per_sample: Tensor) -> Block:
-    if surrogate is None:
-        unknown = torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
-        none = torch.zeros(len(z), dtype=torch.int64, device=z.device)
-        return {
-            "surrogate_mean": unknown,
-            "surrogate_square": unknown,
-            "covered": none,
-            "open": none,
-            "coverage_sample_mean": unknown,
-            "coverage_sample_var": unknown,
-        }
-    slope = torch.where(finite, surrogate.derivative(z, xp=torch), 0.0)
-    covered = _count(slope > COVERAGE_EPSILON * surrogate.peak)
-    count = per_sample.sum(-1)
-    return {
-        "surrogate_mean": slope.sum(-1).double().sum(-1) / count,
-        "surrogate_square": (slope * slope).sum(-1).double().sum(-1) / count,
-        "covered": covered.sum(-1),
-        "open": _count(slope != 0).sum(-1),
-        **_sample_moments("coverage", covered.double() / per_sample, 0.0),
-    }
-
-
-def _mean_square(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean square per sample ``[T, N]`` and overall ``[T]``, without underflow.
-
-    A vanishing gradient is the very thing to measure: its square leaves float32 long before the
-    gradient does, so it is taken relative to the largest element.
-    """
-    largest = _largest(values)
-    unit = torch.where(largest > 0, largest, 1.0)
-    relative = values / unit[:, None, None]
-    summed = (relative * relative).sum(-1).double()
-    square = unit.double() ** 2
-    return square[:, None] * summed / seen, square * summed.sum(-1) / seen.sum(-1)
+ROUTES = (
+    Route(
+        "kernel",
+        kernels.handles,
+        kernels.forward,
+        kernels.handles_gradients,
+        kernels.backward,
+        replays=True,
+    ),
+    Route("pieces", _suits_pieces, _in_pieces, _gradients_suit_pieces, _gradients_in_pieces),
+    Route(
+        "general",
+        lambda seen: seen.u is not None,
+        accumulators_general.forward,
+        lambda gradients: True,
+        accumulators_general.backward,
+    ),
+)
+"""The routes, the fastest first; the last one takes whatever is left."""

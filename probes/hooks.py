@@ -35,7 +35,7 @@ class _Call:
     mode: str
     spec: NeuronSpec
     surrogate: Surrogate | None
-    u: Tensor
+    potential: Tensor | None
     spikes: Tensor
     joined: bool = False
     """Whether the gradient flows on into the call before this one."""
@@ -48,6 +48,12 @@ class _Call:
     grad_handed: Tensor | None = None
     first: tuple[Tensor, Tensor] | None = None
     """dL/dI and dL/du of the first timestep, which the call before this one needs."""
+
+    @property
+    def u(self) -> Tensor:
+        """The pre-reset potential; kept at levels that look at the backward pass."""
+        assert self.potential is not None
+        return self.potential
 
     @property
     def after(self) -> tuple[Tensor, Tensor] | None:
@@ -139,6 +145,8 @@ class LayerHooks:
             self._fold(self.backward, call, block)
             self.notes.setdefault("no_input_gradient", _NO_INPUT_GRADIENT)
         self._half = []
+        if (note := accumulators.take_note()) is not None:
+            self.notes["route"] = note
         # A sequence that began before the recording did is shorter than it was.
         for length in self.sequences[1 if "carried" in self.notes else 0 :]:
             if self.timesteps not in (None, length):
@@ -210,35 +218,25 @@ class LayerHooks:
         spikes = self._floating("output", spikes, current.dtype)
         if not (isinstance(spec.spike_height, int | float) and spec.spike_height == 1):
             spikes = spikes / spec.spike_height
-        # The replay rounds as the layer does, in its dtype; sums over it need a wider one.
-        implied: Tensor | None = None
-        if wide(current) is current:
-            u = capture.potential(spec, current, spikes, state.v, state.current)
-        else:
-            u, implied = capture.membrane(spec, current, spikes, state.v, state.current)
-            implied = wide(implied)
-        computed_in = u.dtype
-        u, spikes, current = wide(u), wide(spikes), wide(current)
-        t = 1 if self._last is None else self._last.t + len(self._last.u)
+        t = 1 if self._last is None else self._last.t + len(self._last.spikes)
         if self._last is not None:
-            so_far = self._last.spikes.sum(0)
+            so_far = wide(self._last.spikes).sum(0)
             self._fired = so_far if self._fired is None else self._fired + so_far
         surrogate = self._adapter.live_surrogate(module, self.layer)
-        call = _Call(t, "train" if module.training else "eval", spec, surrogate, u, spikes)
-        block = accumulators.forward_block(
-            u,
-            implied,
-            spikes,
+        block, u, spikes = accumulators.forward_pass(
+            spec,
             current,
-            threshold=spec.threshold,
+            spikes,
+            state.v,
+            state.current,
             scale=self._scale,
             surrogate=surrogate,
             fired_before=self._fired,
             t=t,
-            computed_in=computed_in,
-            fires_at_threshold=spec.fires_at_threshold,
             histogram=self._level.histogram,
+            keep_u=self._level.gradients,
         )
+        call = _Call(t, "train" if module.training else "eval", spec, surrogate, u, spikes)
         self._fold(self.forward, call, block)
         if self._level.fine:
             self._map(call)
@@ -246,13 +244,14 @@ class LayerHooks:
             self.sequences.append(0)
         else:
             self._last.later = call
-        self.sequences[-1] += len(u)
+        self.sequences[-1] += len(spikes)
         self._last = call
         return call
 
     def _map(self, call: _Call) -> None:
         """Count the spikes of each unit."""
-        fired, chances = unit_spikes(call.spikes), call.spikes.shape[0] * call.spikes.shape[1]
+        fired = unit_spikes(wide(call.spikes))
+        chances = call.spikes.shape[0] * call.spikes.shape[1]
         before = self.maps.get(call.mode)
         if before is not None and before[0].shape == fired.shape:
             fired, chances = fired + before[0], chances + before[1]
@@ -341,11 +340,11 @@ class LayerHooks:
                 for t in range(len(call.u))
             ]
         )
-        key = (call.mode, call.t, len(call.u))
+        key = (call.mode, call.t, len(call.spikes))
         self.joints[key] = self.joints[key] + counts if key in self.joints else counts
 
     def _fold(self, into: dict[tuple[str, int, int], Block], call: _Call, block: Block) -> None:
-        key = (call.mode, call.t, len(call.u))
+        key = (call.mode, call.t, len(call.spikes))
         into[key] = accumulators.merge(into[key], block) if key in into else block
 
 

@@ -1,4 +1,4 @@
-"""One definition, two routes: torch in pieces, torch at once. They agree."""
+"""One definition, two routes on a CPU: torch in pieces, torch at once. They agree."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ from spikescope.probes import accumulators, accumulators_cpu, capture
 ROUTES = ("pieces", "general")
 
 
-class Route:
-    """Takes one route alone; whoever leaves it for another raises."""
+class Only:
+    """Takes one route, and the general one where the first gives up."""
 
     def __init__(self, name: str, piece: int = 64) -> None:
         self.name, self.piece = name, piece
 
     def __enter__(self) -> None:
         self.patch = pytest.MonkeyPatch()
-        if self.name == "general":
-            self.patch.setattr(accumulators, "_is_plain", lambda *_: False)
-        else:
-            self.patch.setattr(accumulators_cpu, "PIECE", self.piece)
+        kept = [route for route in accumulators.ROUTES if route.name in (self.name, "general")]
+        self.patch.setattr(accumulators, "ROUTES", tuple(kept))
+        self.patch.setattr(accumulators_cpu, "PIECE", self.piece)
 
     def __exit__(self, *_: object) -> None:
         self.patch.undo()
@@ -66,7 +65,7 @@ def forward(
 ) -> dict[str, torch.Tensor]:
     known: dict[str, Any] = {"threshold": 1.0, "scale": 1.0, "fired_before": None, "t": 1}
     known |= {"surrogate": Surrogate("arctan", peak=1.0, width=0.3)} | more
-    with Route(name, piece):
+    with Only(name, piece):
         return accumulators.forward_block(
             values["u"], None, values["spikes"], values["current"], **known
         )
@@ -274,9 +273,9 @@ def inside(
 @pytest.mark.parametrize("size", [1.0, 1e-20, 1e-33, 1e12])
 @pytest.mark.parametrize("later", [True, False])
 def test_gradients_of_each_route_agree(route: str, kind: str, size: float, later: bool) -> None:
-    with Route("general"):
+    with Only("general"):
         want = accumulators.backward_block(inside(kind, size=size, later=later).whole)
-    with Route(route):
+    with Only(route):
         got = accumulators.backward_block(inside(kind, size=size, later=later))
     assert got.keys() == want.keys()
     for name, values in got.items():
@@ -289,9 +288,9 @@ def test_gradients_of_each_route_agree(route: str, kind: str, size: float, later
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_residuals_agree_for_every_surrogate(route: str, shape: str) -> None:
-    with Route("general"):
+    with Only("general"):
         want = accumulators.backward_block(inside("hard", shape).whole)
-    with Route(route):
+    with Only(route):
         got = accumulators.backward_block(inside("hard", shape))
     assert got["residual_square"].numpy() == pytest.approx(want["residual_square"], rel=1e-5)
     other = accumulators.backward_block(inside("soft", shape))
@@ -301,7 +300,7 @@ def test_residuals_agree_for_every_surrogate(route: str, shape: str) -> None:
 def test_a_gradient_that_is_not_finite_is_counted_apart(route: str) -> None:
     gradients = inside("soft")
     gradients.like[2, 1, 7] = torch.nan
-    with Route(route):
+    with Only(route):
         block = accumulators.backward_block(gradients)
     assert block["grad_u_nonfinite"].tolist() == [0, 0, 1, 0]
     assert block["grad_s_total_nonfinite"].tolist() == [0, 1, 0, 0]

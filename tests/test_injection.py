@@ -35,7 +35,7 @@ POINTS: dict[str, tuple[Any, str]] = {
         (recorder, ("resets_midway",)),
         (capture, ("potential", "gradients")),
         (capture.LayerGradients, ("part", "at_first")),
-        (accumulators, ("forward_block", "backward_block", "_is_plain")),
+        (accumulators, ("forward_pass", "forward_block", "backward_block", "_is_plain")),
         (accumulators_cpu, ("forward_block", "backward_block", "pieces")),
         (recorder.Recorder, ("arm", "finish", "entries")),
         (budget.Cost, ("may_record", "end_step", "facts")),
