@@ -33,11 +33,14 @@ TOGETHER = 32
 LARGEST_PART = 4 << 20
 """Bytes of a part that is made of others ..."""
 
-LARGEST_VALUES = 1 << 22
-"""... and its numbers: 32 MB in memory, and a fraction of a second of the writer's time."""
+LARGEST_VALUES = 1 << 21
+"""... and its numbers: 16 MB in memory, and a tenth of a second of the writer's time."""
 
 SHARE = 8
-"""Parts that a full folder has at least, so that merging the oldest leaves the newest alone."""
+"""A part takes at most this share of a bounded folder: merging the oldest leaves the newest alone.
+
+So much is kept free, too, for what is there twice while one part takes the place of others.
+"""
 
 MOST_MERGED = 40
 """A record that stands for 2^40 neighbours is not merged further."""
@@ -144,9 +147,9 @@ def keep_within(folder: Path, most: int) -> tuple[bool, int]:
         Whether it is small enough now, and how many merges that took.
     """
     merges = 0
-    while size_of(folder) > most:
+    while size_of(folder) > most - most // SHARE:
         if not _merge_once(folder, most // SHARE):
-            return False, merges
+            return size_of(folder) <= most, merges
         merges += 1
     return True, merges
 

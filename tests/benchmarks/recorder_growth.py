@@ -157,10 +157,10 @@ def main() -> None:
     parser.add_argument("--bound", type=int, default=2_000_000)
     parser.add_argument("--quick", action="store_true", help="few steps: whether it runs")
     wanted = parser.parse_args()
-    steps, bound = (120, 60_000) if wanted.quick else (wanted.steps, wanted.bound)
+    steps, bound = (120, 100_000) if wanted.quick else (wanted.steps, wanted.bound)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", FutureWarning)
         result = {**facts(), **grow(Path(folder), steps, bound)}
     text = json.dumps(result, indent=2)
     print(text)
