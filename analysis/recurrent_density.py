@@ -23,6 +23,8 @@ Array = npt.NDArray[np.float64]
 
 QUENCHED_TAIL = 5.5  # standard deviations of the quenched drive kept: 4e-8 is left out
 MAX_DRIVES = 401
+TOLERANCE = 1e-9  # disagreement of the rates with themselves, spikes per timestep
+MOST_ITERATIONS = 300
 NEARBY = 1e-3  # disagreement of the rates below which Newton's method takes over
 
 
@@ -146,8 +148,6 @@ def recurrent_law(
     recurrent_mean: float = 0.0,
     quenched_std: float = 0.0,
     start_rate: float = 0.0,
-    tolerance: float = 1e-9,
-    max_iterations: int = 300,
 ) -> RecurrentLaw:
     """Solve the stationary law of u in a recurrent layer of many units.
 
@@ -162,8 +162,6 @@ def recurrent_law(
         recurrent_mean: n E[w] of the recurrent weights.
         quenched_std: standard deviation over units of the units' mean input currents.
         start_rate: rate from which the iteration starts; matters only where two laws exist.
-        tolerance: largest disagreement of the rates with themselves, spikes per timestep.
-        max_iterations: bound on the evaluations.
 
     Returns:
         The law; its ``iterations`` and ``residual`` report the convergence.
@@ -204,10 +202,10 @@ def recurrent_law(
     if input_std == 0.0 and state[0] == state[1]:
         state = np.array([0.5, 0.25])
     residual, polish = np.inf, True
-    for iteration in range(1, max_iterations + 1):
+    for iteration in range(1, MOST_ITERATIONS + 1):
         law, gap = evaluate(state)
         residual = 0.0 if alone else float(np.abs(gap).max())
-        if residual < tolerance:
+        if residual < TOLERANCE:
             return replace(law, iterations=iteration, residual=residual)
         if polish and residual < NEARBY:
             # Close to the fixed point that the iteration leads to, Newton's method gets there fast.
@@ -219,7 +217,7 @@ def recurrent_law(
         # Damping by half keeps a strongly inhibitory layer from oscillating.
         state = state + 0.5 * gap
     raise ValueError(
-        f"the rates did not settle in {max_iterations} iterations (still off by {residual:.2g}): "
+        f"the rates did not settle in {MOST_ITERATIONS} iterations (still off by {residual:.2g}): "
         f"recurrent_variance={recurrent_variance:g}, recurrent_mean={recurrent_mean:g} may make "
         "the layer oscillate; lower them"
     )

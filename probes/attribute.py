@@ -58,7 +58,8 @@ def attribute(
 
     Raises:
         ValueError: the model is in train mode, a class, layer or method that is not there, a
-            layer that is not on the way to the output, a batch too large for the memory.
+            layer that is not on the way to the output, a baseline of another shape, a batch that
+            does not go through the model or is too large for the memory.
         ImportError: captum is not installed.
 
     Example:
@@ -78,6 +79,7 @@ def attribute(
 
     plan = Plan(method, steps, noise_baselines, internal_batch_size, saliency, seed)
     require_batch(inputs)
+    require_baseline(baseline, inputs)
     inputs = inputs.detach()
     tapped = TappedModel(model, inputs[:internal_batch_size], forward, layers)
     classes = _classes(target, tapped.outputs.shape[1])
@@ -111,6 +113,37 @@ def require_batch(inputs: Any) -> None:
         )
     if not bool(torch.isfinite(inputs).all()):
         raise ValueError("inputs hold values that are not finite: an attribution would be NaN")
+
+
+def require_baseline(baseline: Any, inputs: Tensor) -> None:
+    """Refuse a baseline that does not broadcast over the batch.
+
+    Raises:
+        ValueError: a line that says what was given.
+    """
+    if baseline is None:
+        return
+    try:
+        baseline.expand_as(inputs[:1])
+    except (AttributeError, RuntimeError):
+        given = tuple(baseline.shape) if isinstance(baseline, Tensor) else type(baseline).__name__
+        raise ValueError(
+            f"baseline is {given}: give a tensor that broadcasts over samples of shape "
+            f"{tuple(inputs.shape[1:])}"
+        ) from None
+
+
+def require_targets(targets: Any, inputs: Tensor, classes: int) -> None:
+    """Refuse targets that are not one class for each sample.
+
+    Raises:
+        ValueError: a line that says what was given.
+    """
+    if not isinstance(targets, Tensor) or targets.shape != inputs.shape[:1]:
+        given = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
+        raise ValueError(f"targets are {given} for {len(inputs)} samples: give one class each")
+    if targets.is_floating_point() or not bool(((targets >= 0) & (targets < classes)).all()):
+        raise ValueError(f"targets must be whole numbers from 0 to {classes - 1}")
 
 
 def _classes(target: int | Sequence[int] | None, count: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..analysis.fidelity import FidelityCurve
 from ..analysis.surrogate import Surrogate
 from .adapters import ADAPTERS, Adapter, SpikingLayer
-from .attribute import require_batch, require_captum
+from .attribute import require_baseline, require_batch, require_captum, require_targets
 from .progress import steps_of
 from .timestep_taps import Forward, TappedModel
 
@@ -75,6 +75,7 @@ def surrogate_fidelity(
     from ..analysis.attribution import input_sums
 
     require_batch(inputs)
+    require_baseline(baseline, inputs)
     for shape in shapes:
         unit_area(shape, 1.0)  # an unknown shape is refused before any work
     if not shapes or not widths or any(not np.isfinite(w) or w <= 0.0 for w in widths):
@@ -84,6 +85,8 @@ def surrogate_fidelity(
         )
     inputs = inputs.detach()
     tapped = TappedModel(model, inputs[:internal_batch_size], forward)
+    if targets is not None:
+        require_targets(targets, inputs, tapped.outputs.shape[1])
     layers = _layers(tapped.model)
     start = torch.zeros_like(inputs) if baseline is None else baseline.expand_as(inputs)
     with torch.no_grad():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.timestep_result import TimestepImportance
-from .attribute import require_batch, require_captum
+from .attribute import require_batch, require_captum, require_targets
 from .progress import steps_of
 from .timestep_taps import Forward, TappedModel
 
@@ -67,13 +67,9 @@ def timestep_importance(
     from ..analysis.attribution import timestep_falls
 
     require_batch(inputs)
-    if not isinstance(targets, Tensor) or targets.shape != inputs.shape[:1]:
-        given = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
-        raise ValueError(f"targets are {given} for {len(inputs)} samples: give one class each")
     tapped = TappedModel(model, inputs[:internal_batch_size], forward)
-    count, steps = tapped.outputs.shape[1], tapped.timesteps
-    if targets.is_floating_point() or not bool(((targets >= 0) & (targets < count)).all()):
-        raise ValueError(f"targets must be whole numbers from 0 to {count - 1}")
+    steps = tapped.timesteps
+    require_targets(targets, inputs, tapped.outputs.shape[1])
     run = _shorter(tapped, shorten)
     falls, without, first = [], [], []
     reason = "" if run is not None else _NO_LENGTH

@@ -19,6 +19,7 @@ from spikescope.analysis.attribution_plan import METHODS, Plan
 from spikescope.analysis.surrogate import Surrogate
 from spikescope.probes.attribute import attribute
 from spikescope.probes.lif import LIF
+from spikescope.probes.surrogate_fidelity import surrogate_fidelity
 from spikescope.probes.timestep_importance import timestep_importance
 from spikescope.probes.timestep_taps import TappedModel
 
@@ -293,6 +294,27 @@ def test_a_model_that_cannot_be_run_shorter_says_so() -> None:
     assert "asked for 1 timesteps, the model ran 4" in ignoring.reason
 
 
+def test_scores_count_from_the_baseline_that_is_given() -> None:
+    net, x = build("spikescope").eval(), sequence()
+    zeros = attribute(net, x, 0, forward=summed)
+    given = attribute(net, x, 0, forward=summed, baseline=torch.zeros(T, 6))
+    for layer in zeros.scores:
+        np.testing.assert_array_equal(zeros.scores[layer], given.scores[layer])
+    assert (zeros.settings["baseline"], given.settings["baseline"]) == ("zeros", "given")
+    # From the sample itself there is nothing to tell; from zeros there was.
+    one = x[:1]
+    none = attribute(net, one, 0, forward=summed, baseline=one[0])
+    assert all(not scores.any() for scores in none.scores.values())
+    assert all(not change.any() for change in none.output_change.values())
+    assert any(scores.any() for scores in zeros.scores.values())
+    curve = surrogate_fidelity(net, one, shapes=["arctan"], widths=[1.0], forward=summed,
+                               baseline=one[0])  # fmt: skip
+    assert not curve.change.any()
+    assert surrogate_fidelity(
+        net, one, shapes=["arctan"], widths=[1.0], forward=summed
+    ).change.any()
+
+
 def test_nothing_about_the_model_changes() -> None:
     net, x = build("spikescope single").eval(), sequence()
     summed(net, x)  # leaves a state inside a graph
@@ -380,6 +402,21 @@ BAD: tuple[tuple[str, Callable[[Net, Tensor], Any], str], ...] = (
     ("steps", lambda n, x: attribute(n, x, 0, forward=summed, steps=0), r"steps=0"),
     ("batch", lambda n, x: attribute(n, x[0, 0, 0], 0, forward=summed), r"give floating numbers"),
     ("nan", lambda n, x: attribute(n, x * math.nan, 0, forward=summed), r"not finite"),
+    (
+        "baseline",
+        lambda n, x: attribute(n, x, 0, forward=summed, baseline=x[:2]),
+        r"baseline is \(2, 4, 6\): give a tensor that broadcasts over samples of shape \(4, 6\)",
+    ),
+    (
+        "no baseline",
+        lambda n, x: attribute(n, x, 0, forward=summed, baseline=0.5),
+        r"baseline is float: give a tensor",
+    ),
+    (
+        "targets of a curve",
+        lambda n, x: surrogate_fidelity(n, x, torch.zeros(2).long(), forward=summed),
+        r"targets are \(2,\) for 5 samples: give one class each",
+    ),
     ("output", lambda n, x: attribute(n, x, 0, forward=lambda m, y: m(y)[0, 0]), r"give forward="),
     ("plain", lambda n, x: attribute(nn.Linear(6, 2).eval(), x[:, 0]), r"no spiking layer"),
     (

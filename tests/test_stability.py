@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from recurrent_simulation import random_weights, rows, simulate, spec_of, surrogate_of
 from scipy import special
 
+from spikescope.analysis import recurrent_density
 from spikescope.analysis.drive_law import drive_law
 from spikescope.analysis.laws import GaussianLaw
 from spikescope.analysis.neuron_spec import NeuronSpec
@@ -276,3 +277,13 @@ def test_bad_input() -> None:
         recurrent_weight_variance(10, 100, 0.01, 0.1, 0.1, recurrent_weight_mean=0.5)
     with pytest.raises(ValueError, match="form='code'"):
         recurrent_weight_variance(10, 100, 0.01, 0.1, 0.1, form="code")  # type: ignore[arg-type]
+
+
+def test_rates_that_do_not_settle_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = NeuronSpec(decay=0.5)
+    found = recurrent_law(spec, 0.3, 0.5, recurrent_variance=0.5)
+    assert 1 < found.iterations < recurrent_density.MOST_ITERATIONS
+    monkeypatch.setattr(recurrent_density, "MOST_ITERATIONS", found.iterations - 1)
+    with pytest.raises(ValueError, match=r"the rates did not settle in \d+ iterations") as caught:
+        recurrent_law(spec, 0.3, 0.5, recurrent_variance=0.5)
+    assert "\n" not in str(caught.value)

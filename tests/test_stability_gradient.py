@@ -263,6 +263,11 @@ def test_condition_three_solves_its_bounds() -> None:
     peak = peak_from_largest_gradient(weights, decay, reset_kick=kick)
     least = peak * (-down - kick) / (1 - decay)
     np.testing.assert_allclose(peak * (up - kick * least), 1 - decay, rtol=1e-12)
+    # What the layer below sends takes its part of the bound, as a larger decay would.
+    below = peak_from_largest_gradient(weights, decay, reset_kick=kick, depth_term=0.2)
+    np.testing.assert_allclose(below, peak * (1 - decay - 0.2) / (1 - decay), rtol=1e-12)
+    with pytest.raises(ValueError, match="decay \\+ depth_term must be below 1"):
+        peak_from_largest_gradient(weights, decay, depth_term=0.6)
     symmetric = np.array([[0.0, 0.5], [-0.5, 0.0]])
     both = [
         peak_from_largest_gradient(symmetric, decay, reset_kick=kick, kind="largest", form=form)

@@ -41,7 +41,7 @@ def off_prediction(evidence: Evidence) -> Iterator[Finding]:
         value = float(rate.value[place, last])
         if value < SILENT_RATE:
             continue  # silence is told by itself
-        quick = _quick_rate(evidence, place, last)
+        quick = _quick_rate(evidence, place)
         odd.append((abs(np.log(max(value, 1e-12) / max(quick, 1e-12))), place, last))
     for _, place, last in sorted(odd, reverse=True)[:MOST_PREDICTED]:
         finding = _against_law(evidence, place, last, rate.at(place, last))
@@ -49,7 +49,7 @@ def off_prediction(evidence: Evidence) -> Iterator[Finding]:
             yield finding
 
 
-def _quick_rate(evidence: Evidence, place: int, last: int) -> float:
+def _quick_rate(evidence: Evidence, place: int) -> float:
     """Return the rate of a membrane without a reset under the recorded input."""
     layer = evidence.layers[place]
     spec, given = simple(layer), drive(evidence, layer)
