@@ -94,6 +94,14 @@ def _welch(
 def two_sided(difference: NDArray[Any], error: NDArray[Any], freedom: NDArray[Any]) -> NDArray[Any]:
     """Return the two-sided p of a difference under Student's law; NaN where the error is unknown.
 
+    Args:
+        difference: any shape.
+        error: its standard error, same shape; NaN where unknown.
+        freedom: degrees of freedom of the error, same shape.
+
+    Returns:
+        Probability of so large a difference by chance, same shape.
+
     Example:
         >>> p = two_sided(np.array([2.0, 0.0, 1.0]), np.array([1.0, 0.0, np.nan]), np.full(3, 9.0))
         >>> p.round(4).tolist()

@@ -34,6 +34,12 @@ def decolle_kernel(membrane_decay: float, synapse_decay: float) -> Kernel:
         membrane_decay: alpha, in [0, 1).
         synapse_decay: beta, in [0, 1).
 
+    Returns:
+        Sum and sum of squares over timesteps, potential per unit weight.
+
+    Raises:
+        ValueError: a decay outside [0, 1).
+
     Example:
         >>> kernel = decolle_kernel(0.97, 0.92)
         >>> kernel.area, round(kernel.energy, 4)
@@ -115,6 +121,12 @@ def decolle_gradient_variance(
         input_rate: spikes per timestep of one input.
         membrane_decay: alpha.
         synapse_decay: beta.
+
+    Returns:
+        The variance, in the square of the error's unit.
+
+    Raises:
+        ValueError: a decay outside [0, 1).
 
     Example:
         >>> round(decolle_gradient_variance(0.25, 1.0, 0.1), 6)

@@ -229,6 +229,9 @@ def stacked_layer_ratio(
     Returns:
         The geometric mean of D over the ``layers - 1`` steps down.
 
+    Raises:
+        ValueError: fewer than 2 layers, or a gradient that does not pass.
+
     Example:
         >>> stats = GradientStatistics(0.1, 0.5, 0.25, 0.06, np.full(3, 0.25), 0.25,
         ...                            (0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0))
@@ -261,6 +264,9 @@ def time_verdict(variance_ratio: float, timesteps: int) -> Verdict:
     Returns:
         ``"fine"`` below a factor of 100, ``"warn"`` below 1e6, else ``"fail"``.
 
+    Raises:
+        ValueError: a negative ratio, or no timestep.
+
     Example:
         >>> [time_verdict(ratio, 100) for ratio in (1.01, 1.1, 1.5)]
         ['fine', 'warn', 'fail']
@@ -284,6 +290,12 @@ def jointly_stable(time_growth: float, depth_growth: float) -> bool:
     Args:
         time_growth: R_t, growth of the amplitude per timestep within a layer.
         depth_growth: R_d, growth of the amplitude per layer at one timestep.
+
+    Returns:
+        True where the sum is at most 1, up to rounding.
+
+    Raises:
+        ValueError: a negative growth.
 
     Example:
         >>> jointly_stable(0.5, 0.5), jointly_stable(1.0, 1.0)

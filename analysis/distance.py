@@ -199,7 +199,18 @@ def law_on_bins(cumulative: Any, edges: Any) -> np.ndarray:
 
 
 def centres(edges: np.ndarray) -> np.ndarray:
-    """Return the ``[bins]`` middles of bins with edges ``[bins + 1]``."""
+    """Return the ``[bins]`` middles of bins with edges ``[bins + 1]``.
+
+    Args:
+        edges: ``[bins + 1]``, rising.
+
+    Returns:
+        ``[bins]``, in the unit of the edges.
+
+    Example:
+        >>> centres(np.array([0.0, 1.0, 3.0])).tolist()
+        [0.5, 2.0]
+    """
     return np.asarray(0.5 * (edges[1:] + edges[:-1]))
 
 

@@ -127,7 +127,18 @@ def autocorrelation_time(series: Any) -> np.ndarray:
 
 
 def autocovariance(series: np.ndarray) -> np.ndarray:
-    """Return the autocovariance ``[..., n // 4 + 1]`` at lags 0, 1, ... of ``[..., n]`` values."""
+    """Return the autocovariance of series at lags 0, 1, ...
+
+    Args:
+        series: ``[..., n]`` values.
+
+    Returns:
+        ``[..., n // 4 + 1]``, each a sum of products over n.
+
+    Example:
+        >>> autocovariance(np.array([1.0, -1.0] * 4)).round(3).tolist()
+        [1.0, -0.875, 0.75]
+    """
     length = series.shape[-1]
     centred = series - series.mean(axis=-1, keepdims=True)
     centred = centred * (np.ptp(series, axis=-1, keepdims=True) > 0)  # or rounding would correlate
@@ -138,7 +149,22 @@ def autocovariance(series: np.ndarray) -> np.ndarray:
 
 
 def integrated_time(covariance: np.ndarray, length: int) -> np.ndarray:
-    """Return the integrated time of an autocovariance ``[..., lags]`` of series of this length."""
+    """Return the integrated time of an autocovariance.
+
+    Args:
+        covariance: ``[..., lags]`` from lag 0 on.
+        length: values of the series behind it.
+
+    Returns:
+        ``[...]``, in steps of the series; 1 for independent values, and at least 1.
+
+    Example:
+        >>> float(integrated_time(np.array([1.0, 0.0, 0.0, 0.0]), 10**6).round(2))
+        1.0
+
+    Source:
+        Sokal 1997, automatic windowing.
+    """
     start = covariance[..., :1]
     correlation = np.divide(covariance, start, out=np.zeros_like(covariance), where=start > 0)
     lags = np.arange(1, covariance.shape[-1])

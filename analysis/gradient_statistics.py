@@ -126,6 +126,15 @@ def reset_kick(spec: NeuronSpec) -> float:
 
     The amount itself if the reset lands after the leak (``delayed_reset``), else decay times it.
 
+    Args:
+        spec: scalar dynamics with a soft reset.
+
+    Returns:
+        The amount, potential.
+
+    Raises:
+        ValueError: a reset that subtracts nothing.
+
     Example:
         >>> reset_kick(NeuronSpec(decay=0.9)), reset_kick(NeuronSpec(decay=0.9, delayed_reset=True))
         (0.9, 1.0)
@@ -228,6 +237,9 @@ def effective_units(stats: GradientStatistics, units: int) -> float:
 
     Returns:
         n_eff, in units.
+
+    Raises:
+        ValueError: a layer without units.
 
     Example:
         >>> u = np.random.default_rng(0).normal(0.0, 0.5, (400, 50))

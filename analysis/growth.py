@@ -189,6 +189,9 @@ def compare_peaks(one_step: float, growth: float) -> str | None:
     Returns:
         One line, or None if they agree.
 
+    Raises:
+        ValueError: a peak that is not above 0.
+
     Example:
         >>> compare_peaks(1.59, 0.56)[:62]
         'Condition IV gives peak 1.59, growth = 1 gives 0.56 (+184 %): '

@@ -91,6 +91,9 @@ def continuous_kernel(membrane_tau: float, synapse_tau: float) -> Kernel:
     Returns:
         epsilon-bar and epsilon-hat, s.
 
+    Raises:
+        ValueError: a time constant that is not above 0.
+
     Example:
         >>> continuous_kernel(0.02, 0.01)
         Kernel(area=0.01, energy=0.0016666666666666668)
@@ -321,6 +324,18 @@ def padding_share(
     kernel_size: Sequence[int], input_size: Sequence[int], padding: int, stride: int = 1
 ) -> float:
     """Return the share of a convolution's taps that fall on the input and not on zero padding.
+
+    Args:
+        kernel_size: taps per dimension.
+        input_size: inputs per dimension.
+        padding: zeros on each side, in every dimension.
+        stride: step of the kernel, in every dimension.
+
+    Returns:
+        The share, in (0, 1]; 1 without padding.
+
+    Raises:
+        ValueError: sizes that do not fit each other.
 
     Example:
         >>> round(padding_share((3, 3), (8, 8), padding=1), 4)

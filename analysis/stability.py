@@ -268,6 +268,16 @@ def published_sampled_variance(variance: float, units: int) -> float:
 
     It takes sqrt(variance) as a variance-scaling factor over the mean fan.
 
+    Args:
+        variance: what was asked for.
+        units: units of the layer.
+
+    Returns:
+        Variance of the weights that are drawn.
+
+    Raises:
+        ValueError: a negative variance, or no unit.
+
     Example:
         >>> round(published_sampled_variance(0.0001, 100), 6)
         0.0001
@@ -282,6 +292,16 @@ def published_sampled_variance(variance: float, units: int) -> float:
 
 def current_imbalance(input_variance: float, recurrent_variance: float) -> float:
     """Return 2 |Var_in - Var_rec| / (Var_in + Var_rec), 0 when Condition II holds, at most 2.
+
+    Args:
+        input_variance: variance of the input current.
+        recurrent_variance: variance of the recurrent current, same unit.
+
+    Returns:
+        The imbalance, no unit.
+
+    Raises:
+        ValueError: a negative variance, or none above 0.
 
     Example:
         >>> current_imbalance(1.0, 3.0)

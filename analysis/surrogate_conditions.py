@@ -100,6 +100,9 @@ def glorot_peak(units: int, decay: float) -> float:
     Returns:
         Peak, 1 / potential, for a hard or detached reset.
 
+    Raises:
+        ValueError: no second unit, or a decay outside [0, 1).
+
     Example:
         >>> round(glorot_peak(128, 0.0), 3)
         0.204
@@ -206,6 +209,9 @@ def one_step_ratio_of(
     Returns:
         ``ratio(surrogate)``, to give to :func:`peak_for`, :func:`width_for` and :func:`tail_for`.
 
+    Raises:
+        ValueError: a hard reset that carries gradient.
+
     Example:
         >>> from spikescope.analysis.laws import GaussianLaw
         >>> spec = NeuronSpec(decay=0.9, reset_gradient=False)
@@ -241,7 +247,24 @@ def one_step_ratio_of(
 
 
 def one_step_ratio_from_statistics(stats: GradientStatistics, weight_power: float) -> float:
-    """Return E[A^2] + G E[s^2] from measured or predicted statistics; any reset, any gradient."""
+    """Return E[A^2] + G E[s^2] from measured or predicted statistics; any reset, any gradient.
+
+    Args:
+        stats: statistics of the layer.
+        weight_power: G = n E[w_rec^2], times the gain squared.
+
+    Returns:
+        Change of the gradient's variance per timestep.
+
+    Example:
+        >>> stats = GradientStatistics(0.1, 0.5, 0.25, 0.06, np.full(3, 0.25), 0.25,
+        ...                            (0.9, 0.0), (0.81, 0.0, 0.0), (0.9, 0.0))
+        >>> round(one_step_ratio_from_statistics(stats, 1.0), 6)
+        1.06
+
+    Source:
+        Condition IV of Herranz-Celotti and Rouat, arXiv 2202.00282, with A for the reset's part.
+    """
     return stats.mean_square_factor + weight_power * stats.second
 
 
@@ -259,6 +282,9 @@ def published_uniform_law(
 
     Returns:
         Laws for all units, arrays [units].
+
+    Raises:
+        ValueError: a decay outside [0, 1).
 
     Example:
         >>> law = published_uniform_law([[0.0, 1.0], [-1.0, 0.0]], [[0.5], [0.5]], 0.5, 1.0, "none")

@@ -112,6 +112,9 @@ def tail_for(ratio: Ratio, surrogate: Surrogate, *, target: float = 1.0) -> Root
     Returns:
         All q found: 0, 1 or 2, because E[s^2] is not monotone in q where u lies far out.
 
+    Raises:
+        ValueError: a shape without a tail.
+
     Example:
         >>> from spikescope.analysis.laws import GaussianLaw
         >>> from spikescope.analysis.neuron_spec import NeuronSpec

@@ -31,6 +31,15 @@ class Lyapunov:
 def back_map(weights: Any) -> BackMap:
     """Return delta -> W^T delta for a matrix [receiving, sending], or the function itself.
 
+    Args:
+        weights: recurrent weights ``[receiving, sending]``, or a function of delta ``[units]``.
+
+    Returns:
+        A function of delta ``[units]``.
+
+    Raises:
+        ValueError: weights that are not a square matrix.
+
     Example:
         >>> back_map([[0.0, 1.0], [2.0, 0.0]])(np.array([1.0, 10.0])).tolist()
         [20.0, 1.0]

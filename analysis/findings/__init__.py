@@ -39,6 +39,19 @@ def diagnose(run: Run, *, layer: str | None = None, since: int | None = None) ->
     Raises:
         RunError: an unknown layer.
         ValueError: a negative step.
+
+    Example:
+        >>> import tempfile
+        >>> from spikescope import open_run
+        >>> from spikescope.data.store import RunStore
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = RunStore(f"{folder}/run", {"format": 1, "layers": []})
+        ...     store.end("finished")
+        ...     diagnose(open_run(f"{folder}/run"))
+        []
+
+    Source:
+        Each rule's own: ``CATALOGUE.md`` in this folder, and :attr:`Finding.source`.
     """
     if layer is not None:
         run.layer(layer)
