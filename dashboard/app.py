@@ -61,11 +61,7 @@ _INDEX = """<!DOCTYPE html>
     </body>
 </html>"""
 
-_FOR_FIGURES = (
-    "/_dash-component-suites/dash/dcc/async-graph.js",
-    "/_dash-component-suites/plotly/package_data/plotly.min.js",
-)
-"""What the browser loads before it can draw a figure."""
+_PLOTLY = "/_dash-component-suites/plotly/package_data/plotly.min.js"
 
 _WHICH: dict[str, dict[str, Any]] = {
     "save": {"kind": MATCH, "index": MATCH},
@@ -82,8 +78,7 @@ class _App(Dash):
     def interpolate_index(self, **parts: Any) -> str:
         """Return the page's frame."""
         if self.draws(request.query_string.decode("utf-8", "replace")):
-            links = (f'<link rel="preload" as="script" href="{file}">' for file in _FOR_FIGURES)
-            parts["css"] += "".join(links)
+            parts["css"] += f'<script async id="plotly" src="{_PLOTLY}"></script>'
         return str(super().interpolate_index(**parts))
 
 

@@ -236,6 +236,7 @@ def layer_heatmap(
         range=[count - 0.5, -0.5],
         tickvals=ticks,
         ticktext=[plain(short(grid.layers[k])) for k in ticks],
+        ticks="",
         showgrid=False,
         fixedrange=True,
     )
@@ -244,6 +245,7 @@ def layer_heatmap(
         range=[grid.t[0] - 0.5, grid.t[-1] + 0.5],
         dtick=max(1, len(grid.t) // 16),
         tick0=int(grid.t[0]),
+        ticks="",
         showgrid=False,
         fixedrange=True,
     )

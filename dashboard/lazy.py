@@ -310,12 +310,10 @@ class LazyRun(Run):
                 known.put(known.quantiles, step, kept[step], MOST_STEPS, age)
                 if time.monotonic() > until:
                     break
-        frames = [
-            frame[(frame["layer"] == layer) & (frame["mode"] == mode)]
-            for frame in (kept[step] for step in wanted if step in kept)
-        ]
+        frames = [kept[step] for step in wanted if step in kept]
         names = ["step", "mode", "layer", "t", *map(str, QUANTILES)]
         found = pd.concat(frames) if frames else pd.DataFrame(columns=names)
+        found = found[(found["layer"] == layer) & (found["mode"] == mode)]
         level = 1.0 if entry.coordinate == "u" else 0.0
         shifted = found[["step", "t"]].assign(
             **{str(q): found[str(q)].astype(float) + level for q in QUANTILES}

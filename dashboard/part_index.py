@@ -16,10 +16,13 @@ AGAIN = 0.05
 """Seconds between looks at what another thread is reading."""
 
 
+File = tuple[int, int, int]
+
+
 class PartIndex:
     """Steps of the parts of the table "records", those of all ranks; threads share it.
 
-    A part never changes; while a run grows, parts are added, joined, and their records merged.
+    While a run grows, parts are added, joined, and replaced by others with merged records.
 
     Args:
         forget: called with a step whose rows are no longer what they were.
@@ -29,6 +32,7 @@ class PartIndex:
         self._forget = forget
         self._news = threading.Condition()
         self._held: dict[Path, dict[str, np.ndarray]] = {}
+        self._files: dict[Path, File] = {}
         self._rows: dict[Path, int] = {}
         # What a thread is reading at the moment.
         self._taken: set[Path] = set()
@@ -90,35 +94,36 @@ class PartIndex:
         """
         until = time.monotonic() + patience
         listed = [part_paths(rank, "records") for rank in rank_folders(folder)]
-        there = {path for paths in listed for path in paths}
+        there = {path: file for paths in listed for path in paths if (file := _file(path))}
         self._drop(there)
         for path in _order(listed):
             with self._news:
-                if path in self._held or path in self._taken:
+                if path not in there or path in self._held or path in self._taken:
                     continue
                 self._taken.add(path)
-            self._learn(path, problems)
+            self._learn(path, there[path], problems)
             if time.monotonic() > until:
                 break
         with self._news:
-            while not (whole := there <= self._held.keys()):
+            while not (whole := there.keys() <= self._held.keys()):
                 # The rest is in the hands of another thread.
-                if not there & self._taken or time.monotonic() > until:
+                if not there.keys() & self._taken or time.monotonic() > until:
                     break
                 self._news.wait(AGAIN)
         if whole:
             self._settle()
         return whole
 
-    def _drop(self, there: set[Path]) -> None:
+    def _drop(self, there: dict[Path, File]) -> None:
         with self._news:
             self._listed = len(there)
-            for path in self._held.keys() - there:
+            for path in [path for path, file in self._files.items() if there.get(path) != file]:
+                del self._files[path]
                 self._left |= _all_steps(self._held.pop(path))
                 self._rows.pop(path, None)
                 self._steps.clear()
 
-    def _learn(self, path: Path, problems: dict[str, str]) -> None:
+    def _learn(self, path: Path, file: File, problems: dict[str, str]) -> None:
         held: dict[str, np.ndarray] = {}
         rows = 0
         try:
@@ -129,7 +134,7 @@ class PartIndex:
         finally:
             with self._news:
                 self._taken.discard(path)
-                self._held[path], self._rows[path] = held, rows
+                self._held[path], self._rows[path], self._files[path] = held, rows, file
                 self._steps.clear()
                 now = _all_steps(held)
                 # What was read of a step holds if only its file is another, or if none was there.
@@ -149,6 +154,15 @@ class PartIndex:
             before = int(np.searchsorted(kept, step)) - 1
             if before >= 0:
                 self._forget(int(kept[before]))
+
+
+def _file(path: Path) -> File | None:
+    """Return what tells a file from another one of its name, None if it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _order(listed: list[list[Path]]) -> Iterator[Path]:

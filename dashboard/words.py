@@ -86,17 +86,14 @@ def verdict(run: Run, findings: Sequence[Finding]) -> tuple[str, str]:
         if any(finding.severity == severity for finding in findings)
     ]
     touched = len({finding.layer for finding in findings if finding.layer})
-    judged = {
-        "error": "Not healthy",
-        "warning": "Worth a look",
-        "note": "No error and no warning",
-    }
+    judged = {"error": "Not healthy", "warning": "Worth a look"}
+    if gravest.severity == "note":
+        # One note may speak for many layers.
+        return f"No error and no warning in {count(layers, 'layer')}: {numbers[0]}.", "note"
     listed = ", ".join(numbers[:-1]) + " and " + numbers[-1] if numbers[1:] else numbers[0]
     line = f"{judged[gravest.severity]}: {listed}"
     if touched:
         line += f" in {touched} of {count(layers, 'layer')}"
-    if gravest.severity == "note":
-        return f"{line}.", gravest.severity
     sentence = gravest.text.split(". ")[0].rstrip(".")
     return f"{line}. First, {place(gravest)}: {sentence}.", gravest.severity
 

@@ -465,6 +465,18 @@ def test_two_hundred_layers_fit_on_a_page(visitor: Visitor) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize("begin", ["?run=digits", "?page=runs"])
+def test_plotly_is_loaded_once(visitor: Visitor, begin: str) -> None:
+    """Early where the first page has figures, with the first figure elsewhere."""
+    page = visitor.open(begin)
+    if begin == "?page=runs":
+        page.get_by_role("link", name="digits", exact=True).first.click()
+    expect(page.locator(".dash-graph .gtitle").first).to_be_visible()
+    loaded = page.evaluate("performance.getEntriesByType('resource').map(each => each.name)")
+    assert sum("plotly.min.js" in name for name in loaded) == 1
+    assert page.evaluate("typeof window.Plotly.react") == "function"
+
+
 def test_figures_have_words_for_those_who_do_not_see(visitor: Visitor) -> None:
     page = visitor.open("?run=digits&page=layer")
     pictures = page.locator("figure [role=img]")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dashboard_client import LOCAL, client_of, draw, words
@@ -16,7 +20,8 @@ from flask.testing import FlaskClient
 from synthetic import write_run
 from werkzeug.serving import BaseWSGIServer
 
-from spikescope.dashboard.app import create_app
+from spikescope.dashboard.app import create_app, warm_up
+from spikescope.dashboard.catalogue import Catalogue
 from spikescope.dashboard.security import Access, host_name
 from spikescope.dashboard.server import make_server, serve
 from spikescope.data.runs import RunError
@@ -109,6 +114,31 @@ def test_the_index_speaks_english_and_loads_nothing_from_elsewhere(client: Flask
     assert "http://" not in page
     assert "https://" not in page
     assert 'src="/_dash-component-suites' in page  # what is loaded is there to be seen
+
+
+def test_pages_with_figures_ask_for_plotly_at_once(client: FlaskClient) -> None:
+    page = client.get("/?run=one", headers=LOCAL).text
+    (script,) = re.findall(r'<script async id="plotly" src="([^"]+)">', page)
+    assert "plotly.js" in client.get(script, headers=LOCAL).text[:1000]
+    assert 'id="plotly"' in client.get("/?page=choose", headers=LOCAL).text
+    # The table of runs has no figures.
+    assert 'id="plotly"' not in client.get("/", headers=LOCAL).text
+
+
+def test_the_youngest_run_is_read_before_anybody_asks(tmp_path: Path) -> None:
+    old, young = (write_run(tmp_path / name, layers=2) for name in ("old", "young"))
+    os.utime(young / "end.json", (time.time() + 60,) * 2)
+    assert old.exists()
+    catalogue = Catalogue(tmp_path)
+    warm_up(catalogue)
+    assert list(catalogue._open) == ["young"]
+    assert len(catalogue.run("young").steps_so_far()) == 4
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: (path / "x").mkdir()])
+def test_warming_up_over_nothing_does_nothing(tmp_path: Path, make: Any) -> None:
+    make(tmp_path)
+    warm_up(Catalogue(tmp_path))
 
 
 def test_a_token_opens_once_by_link_and_then_by_cookie(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from synthetic import columns, header, row, write_run
 
 from spikescope.dashboard import lazy as lazy_module
+from spikescope.dashboard import part_index
 from spikescope.dashboard.lazy import LazyRun, lazy
 from spikescope.dashboard.quantiles import QUANTILES
-from spikescope.data.parts import part_paths, read_part
+from spikescope.data.compaction import keep_within
+from spikescope.data.parts import part_path, part_paths, part_steps, read_part, write_part
 from spikescope.data.runs import RunError, open_run
 from spikescope.data.store import RunStore
 
@@ -217,3 +220,132 @@ def test_rows_of_other_steps_in_a_part_are_not_read(tmp_path: Path) -> None:
     assert one.filter(mine)["density"].equals(expected["density"])
     assert len(read_part(path, ["step"], np.array([77]))) == 0
     assert LazyRun(store.path).rows_at(49)["layer"].nunique() == 30
+
+
+# ---- runs of several ranks
+
+
+def write_rank(path: Path, rank: int, steps: range, **more: Any) -> None:
+    """Write what another process of the same training recorded."""
+    folder = path / "ranks" / f"{rank:04d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, step in enumerate(steps, 1):
+        rows = [row(step, f"block{k}.lif", t, **more) for k in range(2) for t in (1, 2)]
+        write_part(part_path(folder, "records", number), "records", columns(rows))
+
+
+def test_the_ranks_of_a_run_are_one_run(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", layers=2, timesteps=2, steps=range(0, 30, 10))
+    alone = open_run(path).table()
+    write_rank(path, 1, range(0, 30, 10), mean=0.9, samples=32)
+    lazily, whole = LazyRun(path), open_run(path)
+    table = whole.table()
+    pd.testing.assert_frame_equal(lazily.table().reset_index(drop=True), table)
+    assert (table["samples"] == alone["samples"] + 32).all()  # not the first rank's alone
+    at = lazily.rows_at(10).reset_index(drop=True)
+    pd.testing.assert_frame_equal(at, table[table["step"] == 10].reset_index(drop=True))
+    one, two = (run.density("block1.lif", steps=[20]) for run in (lazily, whole))
+    np.testing.assert_array_equal(one.counts, two.counts)
+    # Quantiles are those of the ranks' joint law: interpolated in its summed counts.
+    ribbon = lazily.quantiles("block1.lif").frame
+    law = two.counts[0, 1]
+    below = np.concatenate([[0], np.cumsum(law)]) / law.sum()
+    wanted = np.interp(QUANTILES, below, two.edges) + 1.0
+    got = ribbon[(ribbon["step"] == 20) & (ribbon["t"] == 2)].iloc[0]
+    np.testing.assert_allclose([got[str(q)] for q in QUANTILES], wanted, rtol=1e-12)
+
+
+def test_a_rank_that_comes_later_is_seen(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", layers=2, timesteps=2, steps=range(0, 20, 10))
+    run = LazyRun(path)
+    assert run.rows_at(10)["samples"].tolist() == [64] * 4
+    assert run.density("block0.lif", steps=[10]).counts.sum() == 2 * 6400
+    write_rank(path, 1, range(0, 20, 10))
+    run.index()
+    assert run.rows_at(10)["samples"].tolist() == [128] * 4
+    assert run.density("block0.lif", steps=[10]).counts.sum() == 4 * 6400
+
+
+# ---- looks from several threads
+
+
+def test_nobody_waits_for_another_s_long_look(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = LazyRun(path)
+    learn, go_on, busy = part_index.part_steps, threading.Event(), threading.Event()
+
+    def slow(part: Path) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            busy.set()
+            go_on.wait(10)
+        return learn(part)
+
+    monkeypatch.setattr(part_index, "part_steps", slow)
+    other = threading.Thread(target=run.index)
+    other.start()
+    busy.wait(10)
+    # The other thread sits in the middle of one part; the rest is learnt without it.
+    assert not run.index(patience=0.2)
+    assert len(run.steps_so_far()) >= 39 - 10
+    go_on.set()
+    other.join(10)
+    assert run.index()
+    assert len(run.steps_so_far()) == 40
+
+
+def test_what_was_read_while_it_changed_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_run(tmp_path / "run", layers=2, timesteps=2, steps=range(0, 20, 10))
+    run = LazyRun(path)
+    read = lazy_module.read_part
+
+    def meanwhile(*asked: Any) -> Any:
+        found = read(*asked)
+        if not (path / "ranks").exists():
+            write_rank(path, 1, range(0, 20, 10))
+            run.index()
+        return found
+
+    monkeypatch.setattr(lazy_module, "read_part", meanwhile)
+    run.rows_at(10)  # the old rows: the others came behind its back
+    assert run.rows_at(10)["samples"].tolist() == [128] * 4
+
+
+# ---- what a footer says
+
+
+def test_a_footer_that_was_altered_is_not_believed(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", layers=1, timesteps=2, steps=range(0, 30, 10))
+    (part, *_) = part_paths(path, "records")
+    content = part.read_bytes()
+    place = content.rindex(b'{"train": [0')
+    part.write_bytes(content[: place + 11] + b"7" + content[place + 12 :])  # step 0 becomes 7
+    steps, rows = part_steps(part)
+    assert steps["train"].tolist() == [0]  # as the checked columns say
+    assert rows == 2
+
+
+def test_a_part_without_steps_in_its_footer_is_read(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path = write_run(tmp_path / "run", layers=1, timesteps=2, steps=range(0, 30, 10))
+    (part, *_) = part_paths(path, "records")
+    pq.write_table(
+        pq.read_table(part).replace_schema_metadata(None), part, write_page_checksum=True
+    )
+    assert part_steps(part)[0]["train"].tolist() == [0]
+    assert LazyRun(path).steps().tolist() == [0, 10, 20]
+
+
+def test_merged_records_replace_what_was_read(tmp_path: Path) -> None:
+    names = ["block0.lif", "block1.lif"]
+    store = RunStore(tmp_path / "run", header(names))
+    rows = [row(step, name, t) for step in (0, 10, 20, 30) for name in names for t in (1, 2)]
+    store.append("records", columns(rows))
+    run = LazyRun(store.path)
+    assert run.rows_at(0)["samples"].tolist() == [64] * 4
+    assert run.rows_at(20)["samples"].tolist() == [64] * 4
+    keep_within(store.path, 1)
+    run.index()
+    assert run.rows_at(0)["samples"].tolist() == [256] * 4  # one record stands for all four
+    assert run.steps().tolist() == [0]

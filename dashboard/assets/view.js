@@ -1,3 +1,17 @@
+"use strict";
+
+// Plotly is read while the page is being put together. Dash waits for what it finds under this
+// name, and would read it a second time if it found nothing.
+(function () {
+    const script = document.getElementById("plotly");
+    if (script && !window.Plotly) {
+        window.Plotly = new Promise(function (done, failed) {
+            script.addEventListener("load", done);
+            script.addEventListener("error", failed);
+        });
+    }
+})();
+
 // The address is the view: switches and clicks write it, and it sets the switches.
 window.dash_clientside = window.dash_clientside || {};
 window.dash_clientside.spikescope = {

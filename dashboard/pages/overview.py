@@ -22,7 +22,7 @@ from .content import CHECKING, Content, Moment, show_switch
 from .pickers import choice_picker
 
 MOST_FINDINGS = 8
-"""Findings beside the heatmap; the page Findings has them all."""
+"""Findings beside the heatmap, half as many for a deep network; the page Findings has them all."""
 
 MOST_SCALARS = 4
 """Given numbers drawn under it; those of a deep network are chosen one at a time."""
@@ -94,9 +94,14 @@ def _names(run: Snapshot) -> list[str]:
     return sorted(map(str, run.scalars().columns), key=lambda name: name != "loss") or ["loss"]
 
 
+def _small(run: Snapshot) -> bool:
+    """Return whether there is room for everything: the page of a deep network stays light."""
+    return len(run.layers) <= MOST_WRITTEN
+
+
 def _panels(run: Snapshot) -> int:
-    """Return how many curves are drawn: the page of a deep network stays light."""
-    return MOST_SCALARS if len(run.layers) <= MOST_WRITTEN else 1
+    """Return how many curves are drawn."""
+    return MOST_SCALARS if _small(run) else 1
 
 
 def _drawn(run: Snapshot, view: View) -> list[str]:
@@ -109,12 +114,11 @@ def _drawn(run: Snapshot, view: View) -> list[str]:
 def _findings(run: Snapshot, view: View) -> list[Any]:
     """Return the gravest findings as links to the view that each speaks of."""
     found = sorted(run.findings, key=lambda finding: SEVERITIES.index(finding.severity))
-    items = [html.Li(_item(finding, view)) for finding in found[:MOST_FINDINGS]]
+    most = MOST_FINDINGS if _small(run) else MOST_FINDINGS // 2
+    items = [html.Li(_item(finding, view)) for finding in found[:most]]
     whole = view.but(page="findings", layer="", t=None, step=None)
     more = (
-        [dcc.Link(f"All {len(found)} findings", href=whole.search())]
-        if len(found) > MOST_FINDINGS
-        else []
+        [dcc.Link(f"All {len(found)} findings", href=whole.search())] if len(found) > most else []
     )
     content: list[Any] = [html.Ul(items, className="findings"), *more]
     if not items:

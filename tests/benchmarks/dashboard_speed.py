@@ -4,8 +4,8 @@ Run on a quiet machine: ``OMP_NUM_THREADS=1 python dashboard_speed.py [--records
 Writes ``results/dashboard_speed.json`` and exits with 1 if a bound is missed.
 
 The long run is written straight into parts of 12 records (19 200 rows), as the recorder does; all
-parts repeat the same histograms, so that 16 million rows fit into about 60 MB. Server and browser
-start cold: the first paint includes loading the page. A selection is the server's whole answer
+parts repeat the same histograms. Server and browser start cold, several times: the first paint
+includes loading the page, and the median counts. A selection is the server's whole answer
 over HTTP. Ticks are driven, 600 of them stand for 30 minutes. TensorBoard gets the histograms of a
 shorter run of the same network (``--beside`` records), which the dashboard opens, too: events of
 the long run would take 70 GB.
@@ -43,6 +43,7 @@ from spikescope.data.runs import open_run
 from spikescope.data.store import RunStore
 
 LAYERS, TIMESTEPS, PER_PART = 200, 8, 12
+COLD = 5
 NAMES = [f"block{k}.lif" for k in range(LAYERS)]
 MOST_PAINT_S, MOST_NODES, MOST_SELECTION_S = 2.0, 500, 0.3
 MOST_GROWTH = 0.10
@@ -213,8 +214,9 @@ def settle(ask: Asker) -> float:
     return time.monotonic() - began
 
 
-def in_browser(url: str, store: RunStore, records: int, ticks: int, pid: int) -> dict[str, Any]:
-    """Return the first paint, the nodes and what many ticks do to memory."""
+@contextmanager
+def opened(url: str) -> Any:
+    """Open the overview in a browser of its own; yield its page and the seconds to the heatmap."""
     from playwright.sync_api import sync_playwright
 
     arguments = ["--no-sandbox", "--disable-gpu", "--js-flags=--expose-gc",
@@ -225,7 +227,32 @@ def in_browser(url: str, store: RunStore, records: int, ticks: int, pid: int) ->
         began = time.perf_counter()
         page.goto(f"{url}?run=run", wait_until="commit")
         page.wait_for_selector(".dash-graph .gtitle")
-        paint = time.perf_counter() - began
+        yield page, time.perf_counter() - began
+        browser.close()
+
+
+@contextmanager
+def dashboard(root: Path) -> Any:
+    """Serve a folder of runs; yield the address and the process."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/"
+    with process([sys.executable, "-c", SERVER, str(root), str(port)]) as running:
+        wait_for(url)
+        yield url, running.pid
+
+
+def first_paints(root: Path) -> list[float]:
+    """Return the seconds to the heatmap, each with a new server and a new browser."""
+    seconds = []
+    for _ in range(COLD):
+        with dashboard(root) as (url, _), opened(url) as (_, paint):
+            seconds.append(paint)
+    return seconds
+
+
+def in_browser(url: str, store: RunStore, records: int, ticks: int, pid: int) -> dict[str, Any]:
+    """Return the nodes and what many ticks do to memory."""
+    with opened(url) as (page, _):
         page.wait_for_timeout(3000)
         nodes = page.evaluate("document.querySelectorAll('*').length")
         heaps, residents = [], []
@@ -246,10 +273,8 @@ def in_browser(url: str, store: RunStore, records: int, ticks: int, pid: int) ->
                 heaps.append(page.evaluate("(gc(), performance.memory.usedJSHeapSize)") / 1e6)
                 residents.append(resident(pid))
         after = page.evaluate("document.querySelectorAll('*').length")
-        browser.close()
     early, late = slice(1, 4), slice(-3, None)
     return {
-        "first_paint_s": paint,
         "nodes": nodes,
         "nodes_after_ticks": after,
         "ticks": ticks,
@@ -331,19 +356,17 @@ def main() -> int:
         store = write_long(folder / "runs" / "run", asked.records)
         written = time.perf_counter() - began
         disk = sum(file.stat().st_size for file in store.path.iterdir()) / 1e6
-        port = free_port()
-        url = f"http://127.0.0.1:{port}/"
-        with process([sys.executable, "-c", SERVER, str(folder / "runs"), str(port)]) as running:
-            wait_for(url)
-            page = in_browser(url, store, asked.records, asked.ticks, running.pid)
+        paints = first_paints(folder / "runs")
+        with dashboard(folder / "runs") as (url, pid):
+            page = in_browser(url, store, asked.records, asked.ticks, pid)
             ask = Asker(url)
             settled = settle(ask)
             chosen = selections(ask, asked.records)
-            memory = resident(running.pid)
+            memory = resident(pid)
         beside = beside_tensorboard(folder, asked.beside)
     largest = max(each["median_s"] for each in chosen.values())
     bounds = {
-        "first paint": page["first_paint_s"] <= MOST_PAINT_S,
+        "first paint": float(np.median(paints)) <= MOST_PAINT_S,
         "nodes": max(page["nodes"], page["nodes_after_ticks"]) <= MOST_NODES,
         "selection": largest <= MOST_SELECTION_S,
         "browser memory flat": page["browser_growth"] <= MOST_GROWTH,
@@ -352,6 +375,7 @@ def main() -> int:
     result = {
         "run": {"layers": LAYERS, "timesteps": TIMESTEPS, "records": asked.records,
                 "disk_mb": disk, "written_in_s": written},
+        "first_paint_s": {"median": float(np.median(paints)), "each": paints},
         "page": page,
         "selections": chosen,
         "until_all_is_worked_out_s": settled,
@@ -365,7 +389,11 @@ def main() -> int:
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(
         json.dumps(
-            {key: result[key] for key in ("page", "selections", "beside", "bounds")}, indent=1
+            {
+                key: result[key]
+                for key in ("first_paint_s", "page", "selections", "beside", "bounds")
+            },
+            indent=1,
         )
     )
     return 0 if all(bounds.values()) else 1
