@@ -91,6 +91,8 @@ class Run:
     @property
     def end(self) -> dict[str, Any]:
         """How the run ended: state, steps, error; empty while it is being written."""
+        if self._copy is not None:
+            self._copy.pull()
         try:
             content = json.loads((self.path / END).read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,19 @@ END = "end.json"
 LAYERS = "layers.json"
 """The layers as far as they are known by now; it stands in for those of the header."""
 
+CLAIMS = "resume-*.json"
+"""Left by each process that goes on with the run, until it ends."""
+
 SILENT_SECONDS = 900.0
 """A run written on another host counts as broken off after this long without a new file."""
 
 
 class RunBusy(ValueError):
-    """A run that another process writes."""
+    """A run that is being written already."""
+
+
+_writing: weakref.WeakValueDictionary[str, RunStore] = weakref.WeakValueDictionary()
+"""The runs that this process writes, by path or address."""
 
 
 class RunStore:
@@ -45,7 +53,7 @@ class RunStore:
 
     Raises:
         OSError: the folder cannot be made or written.
-        RunBusy: the run to go on with is written by another process.
+        RunBusy: the run to go on with is still being written.
 
     Example:
         >>> import tempfile
@@ -73,7 +81,10 @@ class RunStore:
         old: dict[str, Any] = {}
         if resume is not False and (wanted / HEADER).is_file():
             self.path = wanted
-            old, self.first = _taken_over(wanted, resume)
+            shown = str(path)
+            if self._key(wanted) in _writing:
+                raise RunBusy(_BUSY.format(path=shown, who="another probe of this process"))
+            old, self.first = _taken_over(wanted, resume, shown)
         elif self._spool is not None:
             self.path = self._spool.new()
         else:
@@ -96,6 +107,10 @@ class RunStore:
         }
         write_json(self.path / HEADER, self.header)
         self._push()
+        _writing[self._key(self.path)] = self
+
+    def _key(self, path: Path) -> str:
+        return str(path.resolve()) if self._spool is None else self._spool.address
 
     def append(self, table: str, columns: Mapping[str, Iterable[Any]]) -> None:
         """Write the next part of a table; it is on disk when this returns."""
@@ -127,7 +142,10 @@ class RunStore:
 
     def end(self, state: str, **facts: Any) -> None:
         """Say how the run ended; without this a reader calls it broken off."""
+        _writing.pop(self._key(self.path), None)
         write_json(self.path / END, {"state": state, "ended": time.time(), **facts})
+        for claim in self.path.glob(CLAIMS):
+            claim.unlink(missing_ok=True)
         self._push()
 
     def _push(self) -> None:
@@ -135,22 +153,26 @@ class RunStore:
             self._spool.push()
 
 
-def _taken_over(path: Path, resume: bool | int) -> tuple[dict[str, Any], int]:
+def _taken_over(path: Path, resume: bool | int, shown: str) -> tuple[dict[str, Any], int]:
     """Take a run over from a process that is no more; return its header and the next step."""
+    busy = RunBusy(_BUSY.format(path=shown, who="another process"))
     header = _header(path)
-    claims = sorted(path.glob("resume-*.json"))
-    own = path / f"resume-{len(claims) + 1:04d}.json"
+    written = last_written(path)  # before there is anything of our own
+    claims = sorted(path.glob(CLAIMS))
+    own = path / f"resume-{max(map(_number, claims), default=0) + 1:04d}.json"
     try:
         # Exclusive: of two processes that want the run at once, one gets this name.
         with own.open("x", encoding="utf-8") as file:
             json.dump(this_process(), file)
     except FileExistsError:
-        raise RunBusy(_BUSY.format(path=str(path))) from None
-    others = [header, *(_json(claim) for claim in path.glob("resume-*.json") if claim != own)]
-    me = this_process()
-    if any(other.get("pid") != me["pid"] and _writes(path, other) for other in others):
+        raise busy from None
+    # What has ended is free; who has claimed it since then has not ended.
+    others = [_json(claim) for claim in path.glob(CLAIMS) if claim != own]
+    others += [] if (path / END).exists() else [header]
+    me = this_process().items()
+    if any(not me <= other.items() and _writes(written, other) for other in others):
         own.unlink()
-        raise RunBusy(_BUSY.format(path=str(path)))
+        raise busy
     step = next_step(path, resume)
     (path / END).unlink(missing_ok=True)
     for folder in rank_folders(path):
@@ -160,12 +182,17 @@ def _taken_over(path: Path, resume: bool | int) -> tuple[dict[str, Any], int]:
     return header, step
 
 
-def _writes(path: Path, process: Mapping[str, Any]) -> bool:
-    """Return whether a process may still write a run."""
-    if (path / END).exists() or "pid" not in process:
+def _number(claim: Path) -> int:
+    number = claim.stem.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _writes(written: float, process: Mapping[str, Any]) -> bool:
+    """Return whether a process may still write a run, whose youngest file was written then."""
+    if "pid" not in process:
         return False
     alive = is_alive(process)
-    return last_written(path) > time.time() - SILENT_SECONDS if alive is None else alive
+    return written > time.time() - SILENT_SECONDS if alive is None else alive
 
 
 def last_written(path: Path) -> float:
@@ -223,8 +250,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 _BUSY = (
-    "{path!r} is being written by another process: two must not write one run, end the other one "
-    "or take another folder"
+    "{path!r} is being written by {who}: two must not write one run, end the other one or take "
+    "another folder"
 )
 
 

@@ -89,7 +89,7 @@ def step_columns(step: int) -> dict[str, list[Any]]:
 
 
 def fuzz(folder: Path, kills: int, seed: int = 0, longest: float = 0.08) -> list[Kill]:
-    """Kill a writer again and again: each third time the one that goes on with the same run."""
+    """Kill a writer again and again: of five in a row all but the first go on with one run."""
     rng = np.random.default_rng(seed)
     pipe = subprocess.PIPE
     out = []
@@ -99,9 +99,9 @@ def fuzz(folder: Path, kills: int, seed: int = 0, longest: float = 0.08) -> list
         first = [header(["a"]), [step_columns(k) for k in range(PERIOD)]]
         p.stdin.write(json.dumps(first, default=lambda value: value.tolist()) + "\n")
         for number in range(kills):
-            path = folder / f"run{number // 3}"
-            most = 100_000 if number // 3 % 2 else None
-            wish = [str(path), bool(number % 3), most, float(rng.uniform(0.0, longest))]
+            path = folder / f"run{number // 5}"
+            most = 100_000 if number // 5 % 2 else None
+            wish = [str(path), bool(number % 5), most, float(rng.uniform(0.0, longest))]
             p.stdin.write(json.dumps(wish) + "\n")
             p.stdin.flush()
             killed, flushed = json.loads(p.stdout.readline())
