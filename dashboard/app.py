@@ -75,11 +75,12 @@ class _App(Dash):
 
     draws: Callable[[str], bool]
 
-    def interpolate_index(self, **parts: Any) -> str:
+    def interpolate_index(self, *named: Any, **parts: Any) -> str:
         """Return the page's frame."""
         if self.draws(request.query_string.decode("utf-8", "replace")):
             parts["css"] += f'<script async id="plotly" src="{_PLOTLY}"></script>'
-        return str(super().interpolate_index(**parts))
+        frame: Callable[..., str] = super().interpolate_index
+        return frame(*named, **parts)
 
 
 def create_app(

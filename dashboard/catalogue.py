@@ -170,7 +170,7 @@ class Snapshot(LazyRun):
     @property
     def size(self) -> int:
         """Bytes of all its files."""
-        return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
 
 def stamp(path: Path) -> Stamp:

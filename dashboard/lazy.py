@@ -282,8 +282,10 @@ class LazyRun(Run):
         kept: OrderedDict[tuple[str, int, str], Made] = known.derived
         with known.lock:
             age = known.age
-            made, there = kept.get(key), key in kept
-        return known.put(kept, key, made if there else make(), FRAMES, age)
+            if key in kept:
+                kept.move_to_end(key)
+                return kept[key]
+        return known.put(kept, key, make(), FRAMES, age)
 
     def quantiles(self, layer: str, mode: str = "train", patience: float = np.inf) -> Ribbon:
         """Return quantiles of u over training, read from the densities of evenly spaced steps.

@@ -67,7 +67,7 @@ def quantiles(rows: pa.Table) -> pd.DataFrame:
     units = _in_bins(summed)
     places = edges[0] + (edges[1] - edges[0]) * units
     values = places * np.exp2(widest)[:, None]
-    frame = keys.iloc[first].reset_index(drop=True)
+    frame: pd.DataFrame = keys.iloc[first].reset_index(drop=True)
     return frame.assign(**{str(q): values[:, k] for k, q in enumerate(QUANTILES)})
 
 
