@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from .compaction import TOGETHER, compact, drop_from, keep_within
-from .parts import TABLES, part_path, part_paths, part_range, read_part, write_json, write_part
+from .parts import (
+    TABLES,
+    PartError,
+    part_path,
+    part_paths,
+    part_range,
+    read_part,
+    write_json,
+    write_part,
+)
 from .process import is_alive, this_process
 from .reading import rank_folders
 from .remote import Copy, Spool, is_remote
@@ -46,9 +55,9 @@ class RunStore:
         resume: go on with the run at ``path`` if there is one: True behind its last step, a number
             at that step; what it holds from there on is removed.
         max_bytes: bound of the folder's size; None for none.
-        part_of: for a process that writes its share of another one's run, that run's folder.
 
-    ``first`` is the step with which it goes on. After :meth:`append`, ``merges`` counts how often
+    ``first`` is the step with which it goes on, ``broken_off`` whether the process that it takes
+    over from did not come to an end. After :meth:`append`, ``merges`` counts how often
     neighbouring records were merged to stay within the bound, ``full`` says that more is needed.
 
     Raises:
@@ -73,7 +82,7 @@ class RunStore:
         max_bytes: int | None = None,
     ) -> None:
         self.merges = 0
-        self.full = False
+        self.full = self.broken_off = False
         self.first = 0
         self._most = max_bytes
         self._spool = Spool(str(path), fetch=resume is not False) if is_remote(path) else None
@@ -84,6 +93,7 @@ class RunStore:
             shown = str(path)
             if self._key(wanted) in _writing:
                 raise RunBusy(_BUSY.format(path=shown, who="another probe of this process"))
+            self.broken_off = not (wanted / END).exists()
             old, self.first = _taken_over(wanted, resume, shown)
         elif self._spool is not None:
             self.path = self._spool.new()
@@ -115,7 +125,9 @@ class RunStore:
     def append(self, table: str, columns: Mapping[str, Iterable[Any]]) -> None:
         """Write the next part of a table; it is on disk when this returns."""
         number = self._parts[table] + 1
-        write_part(part_path(self.path, table, number), table, columns)
+        part = part_path(self.path, table, number)
+        write_part(part, table, columns)
+        size = part.stat().st_size  # the next one will be about as large
         self._parts[table] = number
         self._since[table] = (self._since[table] + 1) % TOGETHER
         if self._since[table] == 0 or table in self._more:
@@ -125,7 +137,7 @@ class RunStore:
             else:
                 self._more.discard(table)
         if self._most is not None:
-            fits, merges = keep_within(self.path, self._most)
+            fits, merges = keep_within(self.path, self._most, size)
             self.merges += merges
             self.full = not fits
         self._push()
@@ -225,7 +237,10 @@ def next_step(path: str | Path, resume: bool | int) -> int:
     last = -1
     for table in ("records", "scalars"):
         for part in part_paths(path, table):
-            rows = read_part(part, ["step"])
+            try:
+                rows = read_part(part, ["step"])
+            except PartError:  # it stays where it is, and readers name it
+                continue
             if len(rows):
                 last = max(last, int(rows["step"].to_numpy().max()))
     return last + 1

@@ -93,6 +93,8 @@ class Outlet:
             # The local side of a remote run lacks what the other ranks write.
             where = self.path if self.meeting else store.path
             self._live = LiveFindings(where, self._on_findings)
+        if resume is True and store.broken_off:
+            return "resumed", _BROKEN_OFF.format(path=store.address, step=store.first)
         resumed = resume is not False and "resumed" in store.header
         if store.address == str(self._wanted) or resumed:
             return None
@@ -183,3 +185,9 @@ class Outlet:
             writer.store.end("probe failed", **facts)
         except OSError:
             return  # the disk refuses: the run stays without an end and reads as broken off
+
+
+_BROKEN_OFF = (
+    "{path!r} was broken off and goes on at step {step}, the first that it does not know: if the "
+    "training goes on from a checkpoint of another step, give resume=<that step>"
+)

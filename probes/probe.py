@@ -61,12 +61,14 @@ def watch(
         collect: how much is kept of a recorded step: ``"economy"``, ``"standard"`` or ``"full"``;
             see :mod:`~spikescope.probes.levels`.
         budget: share of the training's time that recording may take, such as 0.02; steps on the
-            schedule are skipped until it is kept. None for no bound.
+            schedule are skipped until it is kept. Several processes skip the same ones. None for
+            no bound.
         max_bytes: bound of the run's size; neighbouring records are merged to stay within it, the
             newest last. None for no bound.
-        resume: go on with the run at ``path`` if there is one: True behind the last step that it
-            knows, a number if the training goes on at that step; what the run holds from there on
-            is removed.
+        resume: go on with the run at ``path`` if there is one: a number if the training goes on
+            at that step, that of a checkpoint say (what the run holds from there on is removed);
+            True behind the last step that it knows, which is the training's own where it ended
+            by itself, and may be another after a kill.
 
     Returns:
         A :class:`Probe`, to be used in a ``with`` statement.
