@@ -133,7 +133,7 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
-def keep_within(folder: Path, most: int) -> tuple[bool, int]:
+def keep_within(folder: Path, most: int, spare: int = 0) -> tuple[bool, int]:
     """Merge neighbouring records until a folder is small enough; the newest stay finest.
 
     Counts and moments of two recorded steps merge as if their data had been seen at once, and
@@ -142,12 +142,14 @@ def keep_within(folder: Path, most: int) -> tuple[bool, int]:
     Args:
         folder: a folder of parts.
         most: bytes.
+        spare: bytes of them to keep free for the next part.
 
     Returns:
         Whether it is small enough now, and how many merges that took.
     """
     merges = 0
-    while size_of(folder) > most - most // SHARE:
+    aim = max(most // 2, most - most // SHARE - spare)
+    while size_of(folder) > aim:
         if not _merge_once(folder, most // SHARE):
             return size_of(folder) <= most, merges
         merges += 1

@@ -82,7 +82,7 @@ def paired(rival: str, content: str, size: Size, pairs: int, folder: Path) -> di
             if k == 3:  # the first round warms up
                 seconds = [[], [], [], []]
                 spent = processor_time(own), processor_time(rival_recorder.threads)
-        time.sleep(min(SETTLE, pairs))
+        time.sleep(0.0 if size is QUICK else SETTLE)
         behind = [
             (processor_time(threads) - old) / pairs
             for threads, old in zip((own, rival_recorder.threads), spent, strict=True)
