@@ -44,6 +44,7 @@ def grid(
     narrowest: int = 110,
     sortable: bool = True,
     select: bool = False,
+    wrapped: Sequence[str] = (),
 ) -> html.Div:
     """Return a table of plain text and numbers; rows are drawn as they scroll into sight.
 
@@ -56,6 +57,7 @@ def grid(
         narrowest: pixels below which the other columns do not shrink.
         sortable: whether a click on a header sorts; text made of numbers does not sort.
         select: whether a row can be chosen.
+        wrapped: columns whose text runs over several lines.
 
     Returns:
         A labelled AG Grid.
@@ -71,6 +73,7 @@ def grid(
                 if widths and header in widths
                 else {"flex": 1, "minWidth": narrowest}
             ),
+            **({"wrapText": True, "autoHeight": True} if header in wrapped else {}),
             **({"valueFormatter": _FOUR_DIGITS} if frame.dtypes.iloc[place].kind == "f" else {}),
         }
         for place, header in enumerate(frame.columns)

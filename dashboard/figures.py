@@ -41,12 +41,13 @@ from .figures_flow import (
 )
 from .figures_heatmap import cells, layer_heatmap, recorded_steps
 from .figures_joint import joint_density, joint_frame
-from .figures_law import measured_law, membrane_law
+from .figures_law import membrane_law
 from .figures_profile import profile, profile_values
 from .figures_ribbon import QUANTILE_NAMES, quantile_ribbon, ribbon_values
 from .figures_saliency import input_saliency, saliency_frame
 from .figures_scalars import loss, scalar_curve, scalar_curves
 from .figures_style import CONFIG, reading
+from .measured_law import measured_law
 from .metrics import METRICS
 
 __all__ = [

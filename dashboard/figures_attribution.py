@@ -10,14 +10,23 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..analysis.attribution_result import GAP_BOUND, Attribution
-from .figures_style import figure, nothing, number, palette, plain, short
+from .figures_axes import (
+    COLOUR_BAR,
+    MOST_WRITTEN,
+    cell_texts,
+    error_bars,
+    grid_height,
+    layer_rows,
+    subtitle,
+    time_columns,
+)
+from .figures_style import figure, nothing, number, palette, plain, short, with_error
 
 COLOURS = "BrBG"
 """Colour map of an attribution: it has a sign."""
 
-MOST_LABELS = 45
-MOST_WRITTEN = 24
 SPOKEN = 80
+"""Characters of a layer name in a sentence."""
 
 
 def attribution_frame(found: Attribution, label: int) -> pd.DataFrame:
@@ -44,18 +53,20 @@ def attribution_map(found: Attribution, label: int, theme: str = "light") -> go.
         raise ValueError(f"class {label!r} was not attributed: it must be one of {found.classes}")
     frame = attribution_frame(found, label)
     layers, steps = list(found.layers), int(frame["t"].max())
-    title = f"Class {label} by layer and timestep, {found.method.replace('_', ' ')}"
+    title = f"What speaks for class {label}, and when"
     if not np.isfinite(frame["score"]).any():
         return nothing(theme, title, "No attribution is finite: look at the surrogate.")
     wide = frame.pivot(index="layer", columns="t", values="score").reindex(layers)
     largest = float(np.nanmax(np.abs(wide.to_numpy()))) or 1.0
     top = frame.iloc[int(np.nanargmax(frame["score"].abs()))]
     text = (
-        f"{short(top['layer'], SPOKEN)} at t = {int(top['t'])} weighs most: {number(top['score'])} "
-        f"± {number(top['score_se'])} of the output of class {label}; silent there, the output "
-        f"falls by {number(top['ablation'])} ± {number(top['ablation_se'])}. {_verdict(found)}"
+        f"{short(top['layer'], SPOKEN)} at t = {int(top['t'])} weighs most: "
+        f"{with_error(top['score'], top['score_se'])} of the output of class {label}; with the "
+        f"layer silent there, the output {_falls(top['ablation'], top['ablation_se'])}. "
+        f"{_verdict(found)}"
     )
-    drawn = figure(theme, title, text, int(np.clip(136 + 32 * len(layers), 280, 900)))
+    drawn = figure(theme, title, text, grid_height(len(layers)))
+    subtitle(drawn, f"{found.method.replace('_', ' ')}, units of the output")
     said = {(row["layer"], row["t"]): _hover(row) for row in frame.to_dict("records")}
     hover = [[said.get((name, t), "does not run") for t in range(1, steps + 1)] for name in layers]
     written = len(layers) <= MOST_WRITTEN and steps <= 8
@@ -68,12 +79,9 @@ def attribution_map(found: Attribution, label: int, theme: str = "light") -> go.
             zmin=-largest,
             zmax=largest,
             colorscale=COLOURS,
-            colorbar={"thickness": 10, "len": 1.0, "x": 1.0, "xpad": 6, "ypad": 0,
-                      "outlinewidth": 0, "tickfont": {"size": 14}},
+            colorbar=COLOUR_BAR,
             customdata=[[plain(name)] * steps for name in layers],
-            text=[[number(v) if np.isfinite(v) else "" for v in row] for row in values]
-            if written
-            else None,
+            text=cell_texts(values) if written else None,
             texttemplate="%{text}" if written else None,
             hovertext=hover,
             hovertemplate="%{customdata}<br>t = %{x}<br>%{hovertext}<extra></extra>",
@@ -81,29 +89,21 @@ def attribution_map(found: Attribution, label: int, theme: str = "light") -> go.
             xgap=1 if written else 0,
             ygap=1 if written else 0,
         )
-    )  # fmt: skip
-    every = -(-len(layers) // MOST_LABELS)
-    drawn.update_yaxes(
-        range=[len(layers) - 0.5, -0.5],
-        tickvals=list(range(0, len(layers), every)),
-        ticktext=[plain(short(name)) for name in layers[::every]],
-        showgrid=False,
-        fixedrange=True,
     )
-    drawn.update_xaxes(
-        title_text="timestep t", range=[0.5, steps + 0.5], dtick=max(1, steps // 16), tick0=1,
-        showgrid=False, fixedrange=True,
-    )  # fmt: skip
-    drawn.update_layout(
-        margin_t=72, title_subtitle={"text": "units of the output", "font": {"size": 14}}
-    )
+    layer_rows(drawn, layers)
+    time_columns(drawn, np.arange(1, steps + 1))
     return drawn
+
+
+def _falls(change: float, error: float) -> str:
+    """Say how an output changes that falls by some amount."""
+    return f"{'falls' if change >= 0 else 'rises'} by {with_error(abs(change), error)}"
 
 
 def _hover(row: Mapping[Hashable, Any]) -> str:
     return (
-        f"attributed {number(row['score'])} ± {number(row['score_se'])}<br>"
-        f"silent there costs {number(row['ablation'])} ± {number(row['ablation_se'])}"
+        f"attributed {with_error(row['score'], row['score_se'])}<br>"
+        f"silent there costs {with_error(row['ablation'], row['ablation_se'])}"
     )
 
 
@@ -168,19 +168,20 @@ def attribution_error(found: Attribution, theme: str = "light") -> go.Figure:
     )
     text = (
         f"The largest gap is {worst['gap']:.1%} ± {worst['gap error']:.1%} in "
-        f"{short(worst['layer'], SPOKEN)}; up to {GAP_BOUND:.0%} passes.{ranks}"
+        f"{short(worst['layer'], SPOKEN)}; up to {GAP_BOUND:.0%} passes (dashed).{ranks}"
     )
-    drawn = figure(theme, title, text, 320)
-    places = list(range(len(frame)))
+    drawn = figure(theme, title, text, grid_height(len(frame)))
     drawn.add_trace(
         go.Scatter(
-            x=places,
-            y=[None if not np.isfinite(v) else 100 * v for v in frame["gap"]],
-            error_y={"type": "data", "color": colours.muted, "thickness": 1.5,
-                     "array": (100 * frame["gap error"].fillna(0.0)).tolist()},
+            x=[None if not np.isfinite(v) else 100 * v for v in frame["gap"]],
+            y=list(range(len(frame))),
+            error_x=error_bars(100 * frame["gap error"], theme),
             mode="markers",
-            marker={"size": 10, "color": colours.accent,
-                    "symbol": ["circle" if v == "adds up" else "x" for v in frame["verdict"]]},
+            marker={
+                "size": 10,
+                "color": colours.accent,
+                "symbol": ["circle" if v == "adds up" else "x" for v in frame["verdict"]],
+            },
             hovertext=[
                 f"{plain(row['layer'])}<br>{row['verdict']}: {row['gap']:.2%} ± "
                 f"{row['gap error']:.2%}<br>agreement {row['rank agreement with ablation']:.2f} "
@@ -189,14 +190,15 @@ def attribution_error(found: Attribution, theme: str = "light") -> go.Figure:
             ],
             hovertemplate="%{hovertext}<extra></extra>",
         )
-    )  # fmt: skip
-    drawn.add_hline(y=100 * GAP_BOUND, line={"color": colours.alarm, "dash": "dash", "width": 1.5})
-    every = -(-len(frame) // MOST_LABELS)
+    )
+    drawn.add_vline(x=100 * GAP_BOUND, line={"color": colours.alarm, "dash": "dash", "width": 1.5})
+    layer_rows(drawn, frame["layer"].tolist(), grid=True)
+    ends = 100 * (known["gap"] + known["gap error"].fillna(0.0))
+    widest = max(float(ends.max()), 100 * GAP_BOUND)
     drawn.update_xaxes(
-        tickvals=places[::every],
-        ticktext=[plain(short(name)) for name in frame["layer"].iloc[::every]],
-        tickangle=40, title_text="layer, input first", title_standoff=4, fixedrange=True,
-    )  # fmt: skip
-    drawn.update_yaxes(title_text="gap (% of the change)", rangemode="tozero", fixedrange=True)
-    drawn.update_layout(margin_b=110)
+        title_text="gap (% of the output's change)",
+        # A point at 0 is drawn whole.
+        range=[-0.03 * widest, 1.06 * widest],
+        fixedrange=True,
+    )
     return drawn

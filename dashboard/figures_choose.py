@@ -13,6 +13,7 @@ from ..analysis.neuron_spec import NeuronSpec
 from ..analysis.preset import FEW_UNITS, Preset, recommend_by_numbers
 from ..analysis.surrogate import SHAPES, Surrogate
 from ..analysis.surrogate_frameworks import FRAMEWORK_SURROGATES, to_framework
+from .figures_axes import top_legend
 from .figures_style import figure, number, palette, plain
 
 COVERED = 0.15
@@ -132,7 +133,7 @@ def criteria(choice: Choice) -> list[Criterion]:
     sources = {row.name: row.source for row in preset.rows}
     dispersed = preset.law.quenched_std <= preset.law.std / np.sqrt(2.0)
     return [
-        Criterion("firing rate", f"{rate:.3f}", f"{choice.target_rate:.3f} spikes per timestep",
+        Criterion("firing rate (spikes per timestep)", f"{rate:.3g}", f"{choice.target_rate:.3g}",
                   abs(rate - choice.target_rate) < 1e-3, sources["bias offset"]),
         Criterion("gradient coverage", f"{share:.1%}", f"at least {COVERED:.0%} of u",
                   share >= COVERED, "DS-ATGO, arXiv 2511.13050, fig. 11"),
@@ -141,8 +142,8 @@ def criteria(choice: Choice) -> list[Criterion]:
                   sources["verdict"]),
         Criterion("units that carry gradient", f"{units:.0f}", f"at least {FEW_UNITS:.0f}",
                   units >= FEW_UNITS, "participation ratio n E[s^2]^2 / E[s^4]"),
-        Criterion("units alike", number(preset.law.quenched_std),
-                  f"at most {number(preset.law.std / np.sqrt(2.0))} (std of u over units)",
+        Criterion("spread of mean u over units (potential)", number(preset.law.quenched_std),
+                  f"at most {number(preset.law.std / np.sqrt(2.0))}",
                   bool(dispersed), sources["quenched std of u"]),
     ]  # fmt: skip
 
@@ -189,7 +190,7 @@ def chosen_law(choice: Choice, *, theme: str = "light") -> go.Figure:
         f"peak {number(float(surrogate.peak))} and width {number(float(surrogate.width))} covers "
         f"{coverage_of(preset):.1%} of it."
     )
-    drawn = figure(theme, "Law of u and the surrogate on it", text, 380)
+    drawn = figure(theme, "Law of u and the surrogate on it", text, 420)
     low, high = (float(end) for end in surrogate.interval(theta))
     drawn.add_vrect(
         max(low, float(u[0])), min(high, float(u[-1])), fillcolor=colours.band, line_width=0,
@@ -208,7 +209,7 @@ def chosen_law(choice: Choice, *, theme: str = "light") -> go.Figure:
     )
     drawn.add_trace(
         go.Scatter(
-            name="surrogate",
+            name="surrogate (right axis)",
             x=u.tolist(),
             y=derivative.tolist(),
             yaxis="y2",
@@ -218,19 +219,17 @@ def chosen_law(choice: Choice, *, theme: str = "light") -> go.Figure:
         )
     )
     drawn.add_vline(x=theta, line={"color": colours.text, "width": 2})
+    top_legend(drawn)
     drawn.update_layout(
-        showlegend=True,
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        margin_t=84,
-        margin_r=72,
         yaxis2={
-            "overlaying": "y", "side": "right", "nticks": 5, "tickfont": {"size": 14},
-            "title": {"text": "ds/du (1 / potential)", "font": {"size": 14}},
-            "rangemode": "tozero", "showgrid": False, "fixedrange": True,
+            "overlaying": "y", "side": "right", "tickfont": {"size": 14}, "automargin": True,
+            "title": {"text": "ds/du (1 / potential)", "font": {"size": 14}, "standoff": 10},
+            "range": [0.0, 1.1 * float(derivative.max())], "showgrid": False, "fixedrange": True,
+            "tickmode": "auto", "nticks": 6, "zeroline": False,
         },
         yaxis={
-            "title": {"text": "density of u (1 / potential)"}, "rangemode": "tozero",
-            "fixedrange": True,
+            "title": {"text": "density of u (1 / potential)"},
+            "range": [0.0, 1.1 * float(np.max(density))], "fixedrange": True,
         },
     )  # fmt: skip
     drawn.update_xaxes(title_text="u (potential)", fixedrange=True)
@@ -272,7 +271,7 @@ def shapes(choice: Choice, *, theme: str = "light") -> go.Figure:
         f"of u ({best[1]:.1%}), the chosen {plain(choice.family.replace('_', ' '))} "
         f"{coverage_of(preset):.1%}."
     )
-    drawn = figure(theme, "Surrogate shapes", text, 380)
+    drawn = figure(theme, "Surrogate shapes", text, 460)
     dashes = ("dot", "dash", "longdash", "dashdot", "longdashdot", "2px,6px", "12px,3px,2px,3px")
     order = [name for name in names if name != choice.family] + [choice.family]
     for k, name in enumerate(order):
@@ -293,8 +292,8 @@ def shapes(choice: Choice, *, theme: str = "light") -> go.Figure:
             )
         )
     drawn.update_layout(
-        showlegend=True, legend={"orientation": "h", "y": -0.28, "yanchor": "top", "x": 0},
-        margin_b=150,
+        showlegend=True, legend={"orientation": "h", "y": -0.24, "yanchor": "top", "x": 0},
+        margin_b=140,
     )  # fmt: skip
     drawn.update_xaxes(title_text="u - threshold (potential)", fixedrange=True)
     drawn.update_yaxes(title_text="ds/du (1 / potential)", rangemode="tozero", fixedrange=True)

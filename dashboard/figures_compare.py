@@ -11,16 +11,30 @@ import plotly.graph_objects as go
 
 from ..analysis.compare import compare, parting
 from ..data.runs import Run
+from .figures_axes import (
+    COLOUR_BAR,
+    MOST_WRITTEN,
+    cell_texts,
+    grid_height,
+    hatched,
+    layer_rows,
+    mark_step,
+    subtitle,
+    time_columns,
+    top_legend,
+)
 from .figures_scalars import thin
-from .figures_style import figure, nothing, number, palette, plain, short
+from .figures_style import figure, nothing, number, palette, plain, short, thinned, with_error
 from .lazy import lazy
 from .metrics import METRICS
 
 QUANTITIES = {"coverage": "coverage", "rate": "rate", "gradient": "grad_u_rms", "drift": "u_mean"}
 """Column that is compared for each metric of the heatmap."""
 
-MOST_NAMES = 30
-"""Layer names on an axis; with more layers every n-th is written."""
+DIFFERENCES = [
+    [0.0, "#b35806"], [0.25, "#f1a340"], [0.5, "#f7f7f7"], [0.75, "#998ec3"], [1.0, "#542788"],
+]  # fmt: skip
+"""Colours of b - a: orange where b is below, violet where it is above (ColorBrewer's PuOr)."""
 
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
@@ -46,7 +60,7 @@ def difference_values(a: Run, b: Run, metric: str, align: str, mode: str) -> pd.
 
     def work_out() -> pd.DataFrame:
         table = compare(first, second, by=by, columns=[QUANTITIES[metric]], mode=mode)
-        notes = table.attrs.get("notes", [])
+        notes = [*_thinned(a, b), *table.attrs.get("notes", [])]
         table = table[table["quantity"] == QUANTITIES[metric]].reset_index(drop=True)
         table.attrs["notes"] = notes
         return table
@@ -56,6 +70,17 @@ def difference_values(a: Run, b: Run, metric: str, align: str, mode: str) -> pd.
     ]
     name = f"compare {second.path} {ends[1]} {metric} {align}"
     return first.once(name, ends[0], mode, work_out)
+
+
+def _thinned(*runs: Run) -> list[str]:
+    """Return a note for each run of which only evenly spaced steps are compared."""
+    found = []
+    for run in runs:
+        record = lazy(run)
+        some = thinned(len(record.spread()), len(record.steps(None)), "compared")
+        if some:
+            found.append(f"{run.name}:{some}".removesuffix("."))
+    return found
 
 
 def at_point(table: pd.DataFrame, align: str, step: int | None) -> pd.DataFrame:
@@ -101,6 +126,7 @@ def difference_heatmap(
     name = QUANTITIES[metric]
     what = METRICS[metric]
     title = "Mean of u" if metric == "drift" else what.title
+    symbol = title if metric == "drift" else what.symbol
     rows = at_point(difference_values(a, b, metric, align, mode), align, step)
     if rows.empty:
         return nothing(theme, f"Difference in {name}", f"Both runs have no {name} in {mode}.")
@@ -119,15 +145,16 @@ def difference_heatmap(
         )
         if not row["significant"]:
             open_cells.append((k, j))
-    point = rows[align].iloc[0]
-    where = f"{align} {point:g}"
+    where = f"{align} {rows[align].iloc[0]:g}"
+    unit = "potential" if metric == "drift" else what.unit
     drawn = figure(
-        theme, f"{title}: b - a at {where} ({mode})",
-        _difference_words(rows, title, where, len(open_cells)),
-        int(np.clip(136 + 32 * len(layers), 280, 900)),
+        theme, f"{symbol[0].upper()}{symbol[1:]}: b - a, {where} ({mode})",
+        _difference_words(rows, title, where, unit, len(open_cells)), grid_height(len(layers)),
     )  # fmt: skip
+    subtitle(drawn, f"colour: {unit}, b above a is violet")
     finite = np.abs(values[np.isfinite(values)])
     limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+    written = len(layers) <= MOST_WRITTEN and len(at_t) <= 8
     drawn.add_trace(
         go.Heatmap(
             x=[int(t) for t in at_t],
@@ -135,57 +162,37 @@ def difference_heatmap(
             z=[[None if np.isnan(v) else float(v) for v in line] for line in values],
             zmin=-limit,
             zmax=limit,
-            colorscale="PuOr",
-            colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 14}},
+            colorscale=DIFFERENCES,
+            colorbar=COLOUR_BAR,
             customdata=[[plain(layer)] * shape[1] for layer in layers],
+            text=cell_texts(values, signed=True) if written else None,
+            texttemplate="%{text}" if written else None,
             hovertext=hover,
             hovertemplate="%{customdata}<br>t = %{x}<br>%{hovertext}<extra></extra>",
+            xgap=1 if written else 0,
+            ygap=1 if written else 0,
         )
     )
     if open_cells:
-        colours = palette(theme)
-        drawn.add_trace(
-            go.Bar(
-                x=[int(at_t[j]) for _, j in open_cells],
-                y=[1.0] * len(open_cells),
-                base=[k - 0.5 for k, _ in open_cells],
-                width=1.0,
-                marker={
-                    "color": "rgba(0,0,0,0)",
-                    "line": {"width": 0},
-                    "pattern": {"shape": "/", "fgcolor": colours.muted, "size": 8,
-                                "solidity": 0.15},
-                },
-                hoverinfo="skip",
-            )
-        )  # fmt: skip
-    every = -(-len(layers) // 45)
-    drawn.update_yaxes(
-        range=[len(layers) - 0.5, -0.5],
-        tickvals=list(range(0, len(layers), every)),
-        ticktext=[plain(short(layer)) for layer in layers[::every]],
-        showgrid=False,
-        fixedrange=True,
-    )
-    drawn.update_xaxes(
-        title_text="timestep t", range=[at_t[0] - 0.5, at_t[-1] + 0.5],
-        dtick=max(1, len(at_t) // 16), tick0=int(at_t[0]), showgrid=False, fixedrange=True,
-    )  # fmt: skip
-    unit = "potential" if metric == "drift" else what.unit
-    drawn.update_layout(bargap=0, barmode="overlay", margin_t=72)
-    drawn.update_layout(title_subtitle={"text": plain(unit), "font": {"size": 14}})
+        drawn.add_trace(hatched(open_cells, at_t, theme))
+    layer_rows(drawn, layers)
+    time_columns(drawn, at_t)
+    drawn.update_layout(bargap=0, barmode="overlay")
     return drawn
 
 
-def _difference_words(rows: pd.DataFrame, title: str, where: str, chance: int) -> str:
+def _difference_words(rows: pd.DataFrame, title: str, where: str, unit: str, chance: int) -> str:
     largest = rows.iloc[int(rows["difference"].abs().fillna(0.0).to_numpy().argmax())]
-    return (
+    said = (
         f"At {where}, {title[0].lower()}{title[1:]} differs most in "
-        f"{short(str(largest['layer']), 80)} at t = {largest['t']}: b has "
-        f"{number(largest['b'])}, a has {number(largest['a'])}, a difference of "
-        f"{largest['difference']:+.3g} ± {number(largest['error'])}. {chance} of {len(rows)} cells "
-        "are hatched: chance could explain them."
+        f"{short(str(largest['layer']), 80)} at t = {largest['t']}: {number(largest['a'])} in a, "
+        f"{number(largest['b'])} in b ({unit}), a difference of "
+        f"{with_error(largest['difference'], largest['error'])}. "
     )
+    if not chance:
+        return f"{said}In all {len(rows)} cells the difference is more than chance explains."
+    cells = "cell is" if chance == 1 else "cells are"
+    return f"{said}{chance} of {len(rows)} {cells} hatched: chance could explain the difference."
 
 
 def parting_curve(
@@ -214,16 +221,20 @@ def parting_curve(
         ValueError: nothing in common to compare.
     """
     table = difference_values(a, b, metric, align, mode)
-    title = "Since when they differ"
+    what = "the mean of u" if metric == "drift" else METRICS[metric].symbol
+    title = f"Since when {what} differs"
     if table.empty:
         return nothing(theme, title, f"Both runs have no {QUANTITIES[metric]} in {mode}.")
     share = table.groupby(align, sort=False)["significant"].mean()
-    colours = palette(theme)
     first = first_parting(table)
+    last = float(share.iloc[-1])
     if first is None:
         text = "At no point do they part for good: chance could explain every difference."
     else:
-        text = f"They part first at {align} {first:g}, and do not meet again after it."
+        text = (
+            f"They part at {align} {first:g} (dotted) and stay apart; at the last point "
+            f"{last:.0%} of the cells differ by more than chance explains."
+        )
     drawn = figure(theme, title, text, 300)
     points = share.index.to_numpy(dtype=float)
     kept = thin(share.to_numpy(dtype=float))
@@ -232,18 +243,18 @@ def parting_curve(
             x=points[kept].tolist(),
             y=share.to_numpy(dtype=float)[kept].tolist(),
             mode="lines+markers" if len(kept) <= 40 else "lines",
-            line={"color": colours.accent, "width": 2},
+            line={"color": METRICS[metric].line(theme), "width": 2},
             hovertemplate=f"{align} %{{x:.4g}}<br>%{{y:.1%}} of the cells differ<extra></extra>",
         )
     )
     if first is not None:
-        drawn.add_vline(x=first, line={"color": colours.text, "width": 2, "dash": "dot"})
+        drawn.add_vline(x=first, line={"color": palette(theme).text, "width": 2, "dash": "dot"})
     words = "optimiser step" if align == "step" else "training loss, falling to the right"
     drawn.update_xaxes(
         title_text=words, fixedrange=True, autorange="reversed" if align == "loss" else True
     )
     drawn.update_yaxes(
-        title_text="share of cells that differ", tickformat=".0%", range=[0, 1.05], fixedrange=True
+        title_text="cells that differ", tickformat=".0%", range=[0, 1.05], fixedrange=True
     )
     return drawn
 
@@ -278,7 +289,7 @@ def losses(runs: Sequence[Run], *, step: int | None = None, theme: str = "light"
             continue
         values = series.to_numpy(dtype=float)
         kept = thin(values)
-        said.append(f"{short(run.name, 80)} ends at {number(float(values[-1]))}")
+        said.append(f"that of {short(run.name, 80)} ends at {number(float(values[-1]))}")
         lines.append(
             go.Scatter(
                 name=plain(short(run.name, 40)),
@@ -295,14 +306,10 @@ def losses(runs: Sequence[Run], *, step: int | None = None, theme: str = "light"
         )
     if not lines:
         return nothing(theme, title, "No loss was given to probe.step().")
-    drawn = figure(theme, title, f"The loss of {'; that of '.join(said)}.", 300)
+    drawn = figure(theme, title, f"The loss of {'; '.join(said).removeprefix('that of ')}.", 300)
     drawn.add_traces(lines)
-    if step is not None:
-        drawn.add_vline(x=step, line={"color": colours.muted, "width": 1.5, "dash": "dot"})
-    drawn.update_layout(
-        showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        margin_t=84,
-    )  # fmt: skip
+    mark_step(drawn, step, theme)
+    top_legend(drawn)
     drawn.update_xaxes(title_text="optimiser step", fixedrange=True)
     drawn.update_yaxes(title_text="loss", fixedrange=True)
     return drawn

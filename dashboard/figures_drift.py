@@ -14,16 +14,14 @@ from ..analysis.drift import drift_from_law, drift_over_time
 from ..analysis.recorded_law import RecordedLaw, plain_spec
 from ..analysis.whatif import removable_drift
 from ..data.runs import Layer, Run
-from .figures_law import predict
+from .figures_axes import MOST_WRITTEN, grid_height, layer_rows, time_axis, top_legend
 from .figures_style import figure, nothing, number, palette, plain, short
 from .lazy import last_step, lazy
-from .metrics import effective_sizes
+from .measured_law import predict
+from .metrics import METRICS, effective_sizes
 
 SETTLED = 0.05
 """Total-variation distance to the stationary law below which a layer counts as settled."""
-
-MOST_NAMES = 30
-"""Layer names on an axis; with more layers every n-th is written."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ def drift_distances(
         RunError: an unknown layer.
     """
     drift = drift_values(run, layer, step=step, mode=mode)
-    title = "Distance of the law of u"
+    title = "Drift of the law"
     if drift is None:
         return nothing(theme, title, f"This layer was not recorded there in {mode}.")
     colours = palette(theme)
@@ -152,19 +150,20 @@ def drift_distances(
         at = drift.t[seen].tolist()
         drawn.add_trace(
             go.Scatter(
-                name="chance stays below",
+                name="chance",
                 x=at + at[::-1],
                 y=drift.last_band[seen].tolist() + [0.0] * len(at),
                 mode="lines",
                 line={"width": 0},
                 fill="toself",
-                fillcolor=colours.band,
+                fillcolor=colours.chance,
                 hoverinfo="skip",
             )
         )
     for name, values, bands, symbol, colour, dash in (
-        ("to the last timestep", drift.to_last, drift.last_band, "circle", colours.accent, "solid"),
-        ("to the stationary law", drift.to_settled, drift.settled_band, "diamond", colours.text,
+        ("to last t", drift.to_last, drift.last_band, "circle",
+         METRICS["drift"].line(theme), "solid"),
+        ("to settled law", drift.to_settled, drift.settled_band, "diamond", colours.text,
          "dash"),
     ):  # fmt: skip
         if not np.isfinite(values).any():
@@ -180,6 +179,7 @@ def drift_distances(
                 marker={
                     "symbol": symbol,
                     "size": [14 if at == t else 9 for at in drift.t],
+                    "opacity": 1.0,
                     "color": colour,
                 },
                 hovertext=[
@@ -190,11 +190,8 @@ def drift_distances(
                 hovertemplate="%{hovertext}<extra></extra>",
             )
         )
-    drawn.update_layout(
-        showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        margin_t=84,
-    )  # fmt: skip
-    drawn.update_xaxes(title_text="timestep t", dtick=max(1, len(drift.t) // 12), fixedrange=True)
+    top_legend(drawn)
+    time_axis(drawn, len(drift.t))
     drawn.update_yaxes(
         title_text=f"distance W1 ({drift.unit})", rangemode="tozero", fixedrange=True
     )
@@ -206,7 +203,7 @@ def _distance_words(drift: Drift) -> str:
     text = f"The law of u at t = {drift.t[0]} lies {number(first)} {drift.unit} from that at the "
     text += f"last timestep, t = {drift.t[-1]}"
     if np.isfinite(band):
-        text += f" (chance alone stays below {number(band)}, the shaded band)"
+        text += f" (chance alone stays below {number(band)}, shaded)"
     if drift.predicted is None:
         return f"{text}. There is no stationary law to compare with: {drift.unpredicted}."
     return (
@@ -291,35 +288,52 @@ def removable_shift(
         theme: ``"light"`` or ``"dark"``.
 
     Returns:
-        A plotly figure, layers in network order from left to right.
+        A plotly figure, layers in network order, the input at the top.
     """
     frame, at = removable_values(run, step=step, mode=mode)
-    title = "Shift at t = 1 and a better start"
+    title = "Shift at t = 1"
     if frame.empty:
         reason = "No layer whose dynamics are known was recorded at two timesteps."
         return nothing(theme, title, reason)
     colours = palette(theme)
     best = frame.iloc[int((frame["before"] - frame["after"]).to_numpy().argmax())]
     text = (
-        f"A constant start potential would remove most in {short(best['layer'], 80)}: its shift "
-        f"of {number(best['before'])} thresholds would fall to {number(best['after'])} with a "
-        f"start of {number(best['start proposed'])} instead of {number(best['start now'])} "
-        "thresholds (at the current weights)."
+        f"A better start potential would help {short(best['layer'], 80)} most: its shift of "
+        f"{number(best['before'])} thresholds would fall to {number(best['after'])} "
+        f"({best['share']:.0%} less) with a start of {number(best['start proposed'])} instead of "
+        f"{number(best['start now'])} thresholds, at the current weights."
     )
-    drawn = figure(theme, f"{title}, step {at} ({mode})", text, 380)
-    places = list(range(len(frame)))
+    names = frame["layer"].tolist()
+    drawn = figure(theme, f"{title}, step {at} ({mode})", text, grid_height(len(names)) + 40)
+    few = len(names) <= MOST_WRITTEN
+    ends = frame[["before", "after"]].to_numpy(dtype=float)
+    drawn.add_trace(
+        go.Scatter(
+            x=[x for pair in ends.tolist() for x in (*pair, None)],
+            y=[y for place in range(len(names)) for y in (place, place, None)],
+            mode="lines",
+            line={"color": colours.muted, "width": 2 if few else 0.5},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
     for column, name, symbol, colour in (
-        ("before", "now", "circle", colours.accent),
-        ("after", "with the proposed start", "circle-open", colours.text),
+        ("before", "now", "circle", METRICS["drift"].line(theme)),
+        ("after", "better start", "diamond-open", colours.text),
     ):
         drawn.add_trace(
             go.Scatter(
                 name=name,
-                x=places,
-                y=frame[column].tolist(),
-                customdata=[[layer, 1] for layer in frame["layer"]],
+                x=frame[column].tolist(),
+                y=list(range(len(names))),
+                customdata=[[layer, 1] for layer in names],
                 mode="markers",
-                marker={"symbol": symbol, "size": 10, "color": colour, "line": {"width": 2}},
+                marker={
+                    "symbol": symbol,
+                    "size": 11 if few else 4,
+                    "color": colour,
+                    "line": {"width": 2 if few else 1},
+                },
                 hovertext=[
                     f"{plain(row['layer'])}<br>{name}: {row[column]:.4f} thresholds<br>start "
                     f"{row['start now']:.3f} now, {row['start proposed']:.3f} proposed"
@@ -328,19 +342,7 @@ def removable_shift(
                 hovertemplate="%{hovertext}<extra></extra>",
             )
         )
-    every = -(-len(frame) // MOST_NAMES)
-    drawn.update_layout(
-        showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        margin_t=84, margin_b=110,
-    )  # fmt: skip
-    drawn.update_xaxes(
-        tickvals=places[::every],
-        ticktext=[plain(short(name)) for name in frame["layer"].iloc[::every]],
-        range=[-0.5, len(frame) - 0.5],
-        tickangle=40,
-        title_text="layer, input first",
-        title_standoff=4,
-        fixedrange=True,
-    )
-    drawn.update_yaxes(title_text="distance W1 (thresholds)", rangemode="tozero", fixedrange=True)
+    top_legend(drawn)
+    layer_rows(drawn, names, grid=True)
+    drawn.update_xaxes(title_text="distance W1 (thresholds)", rangemode="tozero", fixedrange=True)
     return drawn

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from ..analysis.attribution_result import GAP_BOUND
 from ..analysis.fidelity import FidelityCurve
 from ..analysis.timestep_result import TimestepImportance
-from .figures_style import figure, log_axis, nothing, number, palette, plain
+from .figures_axes import error_bars, log_axis, time_axis
+from .figures_style import figure, nothing, palette, plain, with_error
 
 # Safe for the colour-blind (Okabe and Ito), and each shape has its own marker as well.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -29,19 +31,19 @@ def timestep_importance(found: TimestepImportance, theme: str = "light") -> go.F
         ValueError: an unknown theme.
     """
     table = found.table()
-    colours = palette(theme)
     top = table.iloc[int(table["fall"].abs().argmax())]
     text = (
         f"Timestep {int(top['t'])} carries most: without it the true class loses "
-        f"{number(top['fall'])} ± {number(top['fall_se'])}, and accuracy is "
+        f"{with_error(top['fall'], top['fall_se'])} of its output, and accuracy is "
         f"{top['accuracy_without']:.1%}."
     )
     drawn = figure(theme, "What a silent timestep costs", text, 300)
     drawn.add_trace(
         go.Bar(
-            x=table["t"].tolist(), y=table["fall"].tolist(), marker={"color": colours.accent},
-            error_y={"type": "data", "array": table["fall_se"].fillna(0.0).tolist(),
-                     "color": colours.muted},
+            x=table["t"].tolist(),
+            y=table["fall"].tolist(),
+            marker={"color": palette(theme).accent},
+            error_y=error_bars(table["fall_se"], theme),
             hovertext=[
                 f"t = {int(row['t'])}<br>falls by {row['fall']:.4g} ± {row['fall_se']:.2g}<br>"
                 f"accuracy without it {row['accuracy_without']:.1%} ± "
@@ -51,8 +53,8 @@ def timestep_importance(found: TimestepImportance, theme: str = "light") -> go.F
             hovertemplate="%{hovertext}<extra></extra>",
         )
     )  # fmt: skip
-    drawn.update_xaxes(title_text="silent timestep t", dtick=1, fixedrange=True)
-    drawn.update_yaxes(title_text="fall of the output", fixedrange=True, automargin=True)
+    time_axis(drawn, len(table), "silent timestep t")
+    drawn.update_yaxes(title_text="fall of the output", fixedrange=True)
     return drawn
 
 
@@ -70,26 +72,34 @@ def fewer_timesteps(found: TimestepImportance, theme: str = "light") -> go.Figur
         ValueError: an unknown theme.
     """
     title = "Accuracy with fewer timesteps"
-    if found.reason:
+    count = found.enough
+    if count is None:
         return nothing(theme, title, found.reason)
     table = found.table()
-    colours = palette(theme)
     last = table.iloc[-1]
-    text = (
-        f"{found.enough} of {len(table)} timesteps are not shown to do worse than all "
-        f"({last['accuracy_with_first']:.1%} ± {last['accuracy_with_first_se']:.1%})."
-    )
+
+    def accuracy(row: pd.Series) -> str:
+        return f"{row['accuracy_with_first']:.1%} ± {row['accuracy_with_first_se']:.1%}"
+
+    if count == len(table):
+        text = f"It takes all {count} timesteps to be as accurate as all are: {accuracy(last)}."
+    else:
+        text = (
+            f"With only the first {'' if count == 1 else f'{count} '}of {len(table)} timesteps the "
+            f"accuracy is "
+            f"{accuracy(table.iloc[count - 1])}, not shown to be below that of all, "
+            f"{accuracy(last)}."
+        )
     drawn = figure(theme, title, text, 300)
     drawn.add_trace(
         go.Scatter(
             x=table["t"].tolist(), y=(100 * table["accuracy_with_first"]).tolist(),
-            error_y={"type": "data", "color": colours.muted, "thickness": 1.5,
-                     "array": (100 * table["accuracy_with_first_se"]).fillna(0.0).tolist()},
-            mode="lines+markers", line={"color": colours.accent}, marker={"size": 8},
+            error_y=error_bars(100 * table["accuracy_with_first_se"], theme),
+            mode="lines+markers", line={"color": palette(theme).accent}, marker={"size": 8},
             hovertemplate="first %{x}: %{y:.1f} % ± %{error_y.array:.1f} %<extra></extra>",
         )
     )  # fmt: skip
-    drawn.update_xaxes(title_text="timesteps run", dtick=1, fixedrange=True)
+    time_axis(drawn, len(table), "timesteps run")
     drawn.update_yaxes(title_text="accuracy (%)", fixedrange=True)
     return drawn
 

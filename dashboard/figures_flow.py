@@ -12,11 +12,19 @@ import plotly.graph_objects as go
 from ..analysis.recorded_gain import leak_factor, recorded_gain
 from ..analysis.recorded_law import plain_spec
 from ..data.runs import Run
-from .figures_style import figure, log_axis, nothing, number, palette, plain, short, time_colours
+from .figures_axes import (
+    MOST_WRITTEN,
+    error_bars,
+    grid_height,
+    layer_labels,
+    layer_rows,
+    log_axis,
+    time_axis,
+    top_legend,
+)
+from .figures_style import figure, nothing, number, palette, plain, short, time_colours
 from .lazy import lazy
-
-MOST_NAMES = 30
-"""Layer names on an axis; with more layers every n-th is written."""
+from .metrics import METRICS
 
 MOST_LINES = 8
 """Timesteps drawn over depth."""
@@ -63,54 +71,55 @@ def gradient_over_depth(
         theme: ``"light"`` or ``"dark"``.
 
     Returns:
-        A plotly figure, input on the left.
+        A plotly figure, the input at the top.
     """
     frame = flow_values(run, step=step, mode=mode)
-    title = "Gradient |dL/du| over depth"
+    title = "|dL/du| over depth"
     drawable = frame[frame["rms"] > 0]
     if drawable.empty:
         return nothing(theme, title, f"No gradient above 0 was recorded in {mode}.")
-    colours = palette(theme)
     at = int(frame["step"].iloc[0])
     timesteps = np.unique(drawable["t"].to_numpy())
     picked = np.unique(np.linspace(0, len(timesteps) - 1, min(len(timesteps), MOST_LINES)).round())
     layers = [layer.name for layer in run.layers if layer.covered]
     place = {name: k for k, name in enumerate(layers)}
-    drawn = figure(theme, f"{title}, step {at} ({mode})", _depth_words(drawable, layers), 380)
+    few = len(layers) <= MOST_WRITTEN
+    drawn = figure(
+        theme, f"{title}, step {at} ({mode})", _depth_words(drawable, layers),
+        grid_height(len(layers)) + 40,
+    )  # fmt: skip
     shades = time_colours(len(timesteps), theme)
     for k in picked.astype(int):
         rows = drawable[drawable["t"] == timesteps[k]]
         drawn.add_trace(
             go.Scatter(
                 name=f"t = {timesteps[k]}",
-                x=[place[name] for name in rows["layer"]],
-                y=rows["rms"].tolist(),
-                error_y={
-                    "type": "data",
-                    "array": rows["error"].fillna(0.0).tolist(),
-                    "color": colours.muted,
-                    "thickness": 1,
-                    "visible": len(layers) <= MOST_NAMES,
-                },
+                x=rows["rms"].tolist(),
+                y=[place[name] for name in rows["layer"]],
+                error_x=error_bars(rows["error"], theme) if few else None,
                 customdata=[[name, int(timesteps[k])] for name in rows["layer"]],
-                mode="lines+markers" if len(layers) <= MOST_NAMES else "lines",
+                mode="lines+markers" if few else "lines",
                 line={"color": shades[k], "width": 3.5 if timesteps[k] == t else 1.5},
-                hovertext=[
-                    f"{plain(row['layer'])}<br>t = {row['t']}<br>"
-                    f"{row['rms']:.3e} ± {row['error']:.1e} loss / potential"
-                    for row in rows.to_dict("records")
-                ],
+                hovertext=_hovers(rows),
                 hovertemplate="%{hovertext}<extra></extra>",
             )
         )
-    drawn.update_layout(
-        showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        margin_t=84,
-    )  # fmt: skip
-    _name_layers(drawn, layers)
-    values = drawable["rms"].to_numpy()
-    drawn.update_yaxes(title_text="rms of dL/du (loss / potential)", **log_axis(values))
+    top_legend(drawn)
+    layer_rows(drawn, layers, grid=True)
+    drawn.update_xaxes(
+        title_text="rms of dL/du (loss / potential)", **log_axis(drawable["rms"].to_numpy(), 6)
+    )
     return drawn
+
+
+def _hovers(rows: pd.DataFrame) -> list[str]:
+    """Return what the hover says of each row: the layer, the timestep, the exact number."""
+    show = METRICS["gradient"].show
+    return [
+        f"{plain(row['layer'])}<br>t = {row['t']}<br>"
+        f"{show(row['rms'], row['error'])} loss / potential"
+        for row in rows.to_dict("records")
+    ]
 
 
 def gradient_over_time(
@@ -134,14 +143,15 @@ def gradient_over_time(
         A plotly figure.
     """
     frame = flow_values(run, step=step, mode=mode)
-    title = "Gradient |dL/du| over time"
+    title = "|dL/du| over time"
     drawable = frame[frame["rms"] > 0]
     if drawable.empty:
         return nothing(theme, title, f"No gradient above 0 was recorded in {mode}.")
     names = list(dict.fromkeys(drawable["layer"]))
     shown = list(dict.fromkeys([names[0], *([layer] if layer in names else []), names[-1]]))
+    labels = dict(zip(shown, layer_labels(shown), strict=True))
     at = int(frame["step"].iloc[0])
-    colours = palette(theme)
+    colours, ink = palette(theme), METRICS["gradient"].line(theme)
     text = " ".join(_time_words(drawable[drawable["layer"] == name], name) for name in shown)
     drawn = figure(theme, f"{title}, step {at} ({mode})", text, 320)
     styles = (("solid", "circle"), ("dash", "square"), ("dot", "diamond"))
@@ -149,35 +159,22 @@ def gradient_over_time(
         rows = drawable[drawable["layer"] == name]
         drawn.add_trace(
             go.Scatter(
-                name=plain(short(name)),
+                name=plain(labels[name]),
                 x=rows["t"].tolist(),
                 y=rows["rms"].tolist(),
-                error_y={
-                    "type": "data",
-                    "array": rows["error"].fillna(0.0).tolist(),
-                    "color": colours.muted,
-                    "thickness": 1.5,
-                },
+                error_y=error_bars(rows["error"], theme),
                 customdata=[[name, int(t)] for t in rows["t"]],
                 mode="lines+markers",
                 marker={"symbol": symbol, "size": 9},
-                line={"color": colours.accent if name == layer else colours.text, "dash": dash},
-                hovertext=[
-                    f"{plain(name)}<br>t = {row['t']}<br>"
-                    f"{row['rms']:.3e} ± {row['error']:.1e} loss / potential"
-                    for row in rows.to_dict("records")
-                ],
+                line={"color": ink if name == layer else colours.text, "dash": dash},
+                hovertext=_hovers(rows),
                 hovertemplate="%{hovertext}<extra></extra>",
             )
         )
-    drawn.update_layout(
-        showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        margin_t=84,
-    )  # fmt: skip
-    count = drawable["t"].nunique()
-    drawn.update_xaxes(title_text="timestep t", dtick=max(1, count // 12), fixedrange=True)
+    top_legend(drawn)
+    time_axis(drawn, drawable["t"].nunique())
     values = drawable[drawable["layer"].isin(shown)]["rms"].to_numpy()
-    drawn.update_yaxes(title_text="rms of dL/du (loss / potential)", **log_axis(values))
+    drawn.update_yaxes(title_text="rms of dL/du (loss / potential)", **log_axis(values, 6))
     return drawn
 
 
@@ -288,52 +285,58 @@ def gradient_decay(
         local gains predicted from the forward pass as a band.
     """
     frame = decay_values(run, step=step, mode=mode)
-    title = "Gradient left of the last layer's"
+    title = "Gradient kept"
     if len(frame) < 2:
         return nothing(theme, title, "It takes two layers with a gradient above 0.")
     colours = palette(theme)
     steps = lazy(run).steps(mode)
     at = int(steps[-1]) if step is None else step
-    drawn = figure(theme, f"{title}, step {at} ({mode})", _decay_words(frame), 380)
-    places = list(range(len(frame)))
-    known = np.isfinite(frame["product low"].to_numpy(dtype=float))
+    names = frame["layer"].tolist()
+    drawn = figure(
+        theme, f"{title}, step {at} ({mode})", _decay_words(frame), grid_height(len(names)) + 40
+    )
+    known = _predicted(frame)
     if known.any():
         where = np.flatnonzero(known).tolist()
         drawn.add_trace(
             go.Scatter(
-                name="predicted from the forward pass",
-                x=where + where[::-1],
-                y=frame["product high"][known].tolist()
+                name="predicted",
+                x=frame["product high"][known].tolist()
                 + frame["product low"][known].tolist()[::-1],
+                y=where + where[::-1],
                 mode="lines",
                 line={"width": 1, "color": colours.text, "dash": "dash"},
                 fill="toself",
-                fillcolor=colours.band,
+                fillcolor=colours.chance,
                 hoverinfo="skip",
             )
         )
     drawn.add_trace(
         go.Scatter(
             name="measured",
-            x=places,
-            y=frame["product"].tolist(),
-            customdata=[[name, 1] for name in frame["layer"]],
-            mode="lines+markers" if len(frame) <= MOST_NAMES else "lines",
-            line={"color": colours.accent, "width": 2},
+            x=frame["product"].tolist(),
+            y=list(range(len(names))),
+            customdata=[[name, 1] for name in names],
+            mode="lines+markers" if len(names) <= MOST_WRITTEN else "lines",
+            line={"color": METRICS["gradient"].line(theme), "width": 2},
             hovertext=[_decay_hover(row) for row in frame.to_dict("records")],
             hovertemplate="%{hovertext}<extra></extra>",
         )
     )
-    drawn.update_layout(
-        showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        margin_t=84,
-    )  # fmt: skip
-    _name_layers(drawn, frame["layer"].tolist())
-    values = frame[["product", "product low", "product high"]].to_numpy(dtype=float)
-    drawn.update_yaxes(
-        title_text="norm of dL/du over the last layer's", **log_axis(values[values > 0])
+    top_legend(drawn)
+    layer_rows(drawn, names, grid=True)
+    values = frame[["product", "product low", "product high"]].to_numpy(dtype=float, copy=True)
+    values[~known, 1:] = np.nan
+    drawn.update_xaxes(
+        title_text="norm of dL/du over the last layer's", **log_axis(values[values > 0], 6)
     )
     return drawn
+
+
+def _predicted(frame: pd.DataFrame) -> np.ndarray:
+    """Return for which layers a prediction is drawn; the last one's, 1 by itself, is none."""
+    known = (frame[["product low", "product high"]].to_numpy(dtype=float) > 0).all(axis=1)
+    return known if known[:-1].any() else np.zeros(len(frame), dtype=bool)
 
 
 def _decay_hover(row: Mapping[Any, Any]) -> str:
@@ -347,46 +350,36 @@ def _decay_hover(row: Mapping[Any, Any]) -> str:
 
 
 def _depth_words(frame: pd.DataFrame, layers: list[str]) -> str:
-    rms = frame["rms"].to_numpy(dtype=float)
+    rms, show = frame["rms"].to_numpy(dtype=float), METRICS["gradient"].show
     low, high = frame.iloc[int(rms.argmin())], frame.iloc[int(rms.argmax())]
     return (
-        f"The rms of dL/du runs from {low['rms']:.1e} in {short(low['layer'], 80)} at "
-        f"t = {low['t']} to {high['rms']:.1e} in {short(high['layer'], 80)} at t = {high['t']}, "
-        f"loss / potential, over {len(layers)} layers."
+        f"The rms of dL/du runs from {show(low['rms'])} in {short(low['layer'], 80)} at "
+        f"t = {low['t']} to {show(high['rms'])} in {short(high['layer'], 80)} at "
+        f"t = {high['t']} (loss / potential), over {len(layers)} layers."
     )
 
 
 def _time_words(rows: pd.DataFrame, name: str) -> str:
-    first, last = rows.iloc[0], rows.iloc[-1]
+    first, last, show = rows.iloc[0], rows.iloc[-1], METRICS["gradient"].show
     return (
-        f"{short(name, 80)}: {first['rms']:.1e} at t = {first['t']}, {last['rms']:.1e} at "
-        f"t = {last['t']}."
+        f"{short(name, 80)}: {show(first['rms'])} at t = {first['t']}, "
+        f"{show(last['rms'])} at t = {last['t']}."
     )
 
 
 def _decay_words(frame: pd.DataFrame) -> str:
     first = frame.iloc[0]
     text = (
-        f"{short(first['layer'], 80)} keeps {number(first['product'])} of the gradient's norm in "
-        f"{short(frame.iloc[-1]['layer'], 80)}"
+        f"The gradient's norm in {short(first['layer'], 80)} is {number(first['product'])} times "
+        f"that in {short(frame.iloc[-1]['layer'], 80)}"
     )
-    if np.isfinite(first["product low"]):
-        text += (
-            f"; the forward pass alone predicts {number(first['product low'])} (a gradient that is "
-            f"new at every timestep) to {number(first['product high'])} (the same at all)"
+    if _predicted(frame)[0]:
+        return (
+            f"{text}; the forward pass alone predicts {number(first['product low'])} (a gradient "
+            f"that is new at every timestep) to {number(first['product high'])} (the same at all)."
         )
-    return f"{text}."
-
-
-def _name_layers(drawn: go.Figure, layers: list[str]) -> None:
-    every = -(-len(layers) // MOST_NAMES)
-    drawn.update_layout(margin_b=110)
-    drawn.update_xaxes(
-        tickvals=list(range(0, len(layers), every)),
-        ticktext=[plain(short(name)) for name in layers[::every]],
-        range=[-0.5, len(layers) - 0.5],
-        tickangle=40,
-        title_text="layer, input first",
-        title_standoff=4,
-        fixedrange=True,
+    steepest = frame.iloc[int(np.nanargmin(frame["kept"].to_numpy(dtype=float)))]
+    return (
+        f"{text}; it falls most in {short(steepest['layer'], 80)}, to {number(steepest['kept'])} "
+        "times that of the layer above. The forward pass predicts nothing here."
     )

@@ -9,18 +9,21 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..data.runs import Layer, Run
-from .figures_style import figure, nothing, palette, plain, short
+from .figures_axes import (
+    COLOUR_BAR,
+    MOST_WRITTEN,
+    grid_height,
+    hatched,
+    layer_rows,
+    subtitle,
+    time_columns,
+)
+from .figures_style import figure, nothing, plain, short
 from .lazy import LazyRun, lazy
 from .metrics import METRICS, Metric, metric_values
 
-MOST_LABELS = 12
-"""Layer names on the axis of a deep network; with more layers every n-th is written."""
-
 SPOKEN = 80
 """Characters of a layer name in a sentence."""
-
-MOST_WRITTEN = 24
-"""Layers up to which each cell also shows its number."""
 
 
 @dataclass(frozen=True)
@@ -222,35 +225,16 @@ def layer_heatmap(
     what = METRICS[metric]
     if grid is None:
         return nothing(theme, what.title, f"Nothing was recorded in {mode}.")
-    height = int(np.clip(136 + 32 * len(grid.layers), 280, 900))
     title = f"{what.title}, step {grid.step} ({mode})"
-    drawn = figure(theme, title, _sentence(grid), height)
+    drawn = figure(theme, title, _sentence(grid), grid_height(len(grid.layers)))
+    subtitle(drawn, f"colour: {what.unit}")
     drawn.add_trace(_coloured(grid))
-    hatched = _hatched(grid, theme)
-    if hatched is not None:
-        drawn.add_trace(hatched)
-    count = len(grid.layers)
-    every = 1 if count <= MOST_WRITTEN else -(-count // MOST_LABELS)
-    ticks = list(range(0, count, every))
-    drawn.update_yaxes(
-        range=[count - 0.5, -0.5],
-        tickvals=ticks,
-        ticktext=[plain(short(grid.layers[k])) for k in ticks],
-        ticks="",
-        showgrid=False,
-        fixedrange=True,
-    )
-    drawn.update_xaxes(
-        title_text="timestep t",
-        range=[grid.t[0] - 0.5, grid.t[-1] + 0.5],
-        dtick=max(1, len(grid.t) // 16),
-        tick0=int(grid.t[0]),
-        ticks="",
-        showgrid=False,
-        fixedrange=True,
-    )
-    drawn.update_layout(bargap=0, barmode="overlay", margin_t=72)
-    drawn.update_layout(title_subtitle={"text": plain(what.unit), "font": {"size": 14}})
+    missing = _missing(grid, theme)
+    if missing is not None:
+        drawn.add_trace(missing)
+    layer_rows(drawn, grid.layers)
+    time_columns(drawn, grid.t)
+    drawn.update_layout(bargap=0, barmode="overlay")
     return drawn
 
 
@@ -258,16 +242,7 @@ def _coloured(grid: Cells) -> go.Heatmap:
     shown = np.array([[not reason for reason in row] for row in grid.reasons])
     values = np.where(shown, grid.values, np.nan)
     low, high = grid.span
-    # Upright: a bar that lies down moves the other titles of the figure in plotly 7.1.
-    bar: dict[str, object] = {
-        "thickness": 10,
-        "len": 1.0,
-        "x": 1.0,
-        "xpad": 6,
-        "ypad": 0,
-        "outlinewidth": 0,
-        "tickfont": {"size": 14},
-    }
+    bar = dict(COLOUR_BAR)
     if grid.metric.log:
         values = np.log10(values, where=shown, out=np.full(values.shape, np.nan))
         low, high = float(np.log10(low)), float(np.log10(high))
@@ -276,7 +251,8 @@ def _coloured(grid: Cells) -> go.Heatmap:
         ticks = _decades(low, high)
         bar |= {"tickvals": ticks, "ticktext": [f"10<sup>{tick}</sup>" for tick in ticks]}
     elif grid.metric.percent:
-        bar |= {"tickformat": ".0%"}
+        shares = np.linspace(low, high, 6)
+        bar |= {"tickvals": shares.tolist(), "ticktext": [f"{share:.0%}" for share in shares]}
     # Short: a tick of a live run moves all of these.
     hover = [
         [grid.metric.show(grid.values[k, j], grid.errors[k, j]) for j in range(len(grid.t))]
@@ -309,11 +285,9 @@ def _coloured(grid: Cells) -> go.Heatmap:
 
 def _brief(metric: Metric, value: float) -> str:
     """Return a number short enough for a cell."""
-    return (
-        f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
-        if metric.log
-        else metric.show(value)
-    )
+    if metric.log:
+        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+    return metric.show(value)
 
 
 def _decades(low: float, high: float) -> list[int]:
@@ -321,24 +295,16 @@ def _decades(low: float, high: float) -> list[int]:
     return list(range(first, last + 1, max(1, (last - first) // 6)))
 
 
-def _hatched(grid: Cells, theme: str) -> go.Bar | None:
-    """Return the missing cells as hatched boxes; heatmaps themselves cannot be hatched."""
+def _missing(grid: Cells, theme: str) -> go.Bar | None:
+    """Return the missing cells as hatched boxes that say why; None if all are there."""
     missing = [
         (k, j) for k, row in enumerate(grid.reasons) for j, reason in enumerate(row) if reason
     ]
     if not missing:
         return None
-    colours = palette(theme)
-    return go.Bar(
-        x=[int(grid.t[j]) for _, j in missing],
-        y=[1.0] * len(missing),
-        base=[k - 0.5 for k, _ in missing],
-        width=1.0,
-        marker={
-            "color": "rgba(0,0,0,0)",
-            "line": {"width": 0},
-            "pattern": {"shape": "/", "fgcolor": colours.muted, "size": 8, "solidity": 0.15},
-        },
+    boxes = hatched(missing, grid.t, theme)
+    boxes.update(
+        hoverinfo=None,
         customdata=[[grid.layers[k], int(grid.t[j])] for k, j in missing],
         hovertext=[
             f"{plain(grid.layers[k])}<br>t = {grid.t[j]}, step {grid.step}<br>"
@@ -347,6 +313,7 @@ def _hatched(grid: Cells, theme: str) -> go.Bar | None:
         ],
         hovertemplate="%{hovertext}<extra></extra>",
     )
+    return boxes
 
 
 def _sentence(grid: Cells) -> str:
@@ -363,8 +330,9 @@ def _sentence(grid: Cells) -> str:
         value = metric.show(shown[k, j], grid.errors[k, j])
         return f"{value} in {short(grid.layers[k], SPOKEN)} at t = {grid.t[j]}"
 
-    low, high = at(int(np.nanargmin(shown))), at(int(np.nanargmax(shown)))
-    return (
-        f"At step {grid.step} ({grid.mode}) {metric.symbol} runs from {low} to {high}, "
-        f"in {metric.unit}.{more}"
-    )
+    low, high = int(np.nanargmin(shown)), int(np.nanargmax(shown))
+    said = f"At step {grid.step} ({grid.mode}) {metric.symbol}"
+    unit = "" if metric.percent else f", in {metric.unit}"
+    if shown.flat[low] == shown.flat[high]:
+        return f"{said} is {metric.show(float(shown.flat[low]))} everywhere{unit}.{more}"
+    return f"{said} runs from {at(low)} to {at(high)}{unit}.{more}"

@@ -9,9 +9,11 @@ import plotly.graph_objects as go
 from ..data.fine import Joint
 from ..data.parts import part_paths
 from ..data.runs import Layer, Run
-from .figures_law import gradient_interval
+from .figures_axes import COLOUR_BAR, subtitle
 from .figures_style import figure, nothing, palette
 from .lazy import last_step, lazy
+from .measured_law import gradient_interval, level_of
+from .metrics import METRICS
 
 TITLE = "Where dL/ds arrives"
 
@@ -92,38 +94,66 @@ def joint_density(
     # Exact zeros have no place on a log axis: the sentence says how many they are.
     filled = np.flatnonzero(counts[:, 2:].any(axis=0)) + 2
     rows = np.arange(filled[0], filled[-1] + 1) if len(filled) else np.array([], dtype=int)
-    heights = np.log10(np.sqrt(found.g_edges[rows] * found.g_edges[rows + 1]))
-    drawn = figure(theme, f"{TITLE}, step {at} ({mode})", _sentence(entry, found), 360)
+    sizes = np.sqrt(found.g_edges[rows] * found.g_edges[rows + 1])
+    heights = np.log10(sizes)
+    drawn = figure(theme, f"{TITLE}, step {at} ({mode})", _sentence(entry, found), 380)
+    subtitle(drawn, "shade: share of elements; line: rms of dL/ds")
+    opened = _open(entry)
+    if opened is not None:
+        left, right = max(opened[0], found.u_edges[0]), min(opened[1], found.u_edges[-1])
+        drawn.add_vrect(left, right, fillcolor=colours.band, line_width=0, layer="below")
     shown = share.T[rows]
+    decades = np.arange(np.floor(np.log10(share[share > 0].min())), 1)
     drawn.add_trace(
         go.Heatmap(
             x=middle.tolist(),
             y=heights.tolist(),
             z=[[float(np.log10(v)) if v > 0 else None for v in line] for line in shown],
-            colorscale="Cividis",
+            # Neutral: the colours of the metrics mean themselves.
+            colorscale=[[0.0, colours.grid], [1.0, colours.text]],
             customdata=shown.tolist(),
             hovertemplate="u - threshold %{x:.3f} thresholds<br>"
             "|dL/ds| 10^%{y:.2f} loss / spike<br>"
             "share of elements %{customdata:.2e}<extra></extra>",
-            colorbar={
-                "title": {"text": "log10 share"}, "thickness": 10, "outlinewidth": 0,
-                "tickfont": {"size": 14},
+            hoverongaps=False,
+            colorbar=COLOUR_BAR
+            | {
+                "tickvals": decades.tolist(),
+                "ticktext": [f"{10**d:.6%}".rstrip("0%").rstrip(".") + " %" for d in decades],
             },
         )
-    )  # fmt: skip
-    interval = gradient_interval(entry)
-    level = 1.0 if entry.coordinate == "u" else 0.0
-    for value in interval or ():
-        drawn.add_vline(
-            x=value - level, line={"color": colours.accent, "width": 1.5, "dash": "dot"}
+    )
+    filled_bins = counts[:, 1:].sum(axis=1)
+    rms = np.sqrt(_squares(found) / np.maximum(counts.sum(axis=1), 1))
+    seen = (filled_bins > 0) & (rms > 0)
+    drawn.add_trace(
+        go.Scatter(
+            x=middle[seen].tolist(),
+            y=np.log10(rms[seen]).tolist(),
+            customdata=rms[seen].tolist(),
+            mode="lines",
+            line={"color": METRICS["gradient"].line(theme), "width": 2.5},
+            hovertemplate="u - threshold %{x:.3f} thresholds<br>"
+            "rms of dL/ds %{customdata:.2e} loss / spike<extra></extra>",
         )
+    )
     drawn.add_vline(x=0.0, line={"color": colours.text, "width": 2})
+    low, high = _limits(counts.sum(axis=1), found.u_edges)
+    ends = float(found.u_edges[-1])
+    ticks = [tick for tick in np.arange(-ends, ends + 1) if low <= tick <= high]
     drawn.update_xaxes(
-        title_text="u - threshold (thresholds)",
-        range=list(_limits(counts.sum(axis=1), found.u_edges)),
+        title_text="u - threshold (thresholds), threshold at 0",
+        range=[low, high],
+        tickvals=ticks,
+        # The outermost bins hold all that lies beyond.
+        ticktext=[{-ends: f"≤ -{ends:g}", ends: f"≥ {ends:g}"}.get(v, f"{v:g}") for v in ticks],
         fixedrange=True,
     )
-    drawn.update_yaxes(title_text="log10 of |dL/ds| (loss / spike)", fixedrange=True)
+    if len(heights):
+        whole = np.arange(np.ceil(heights[0]), np.floor(heights[-1]) + 1)
+        whole = whole[:: max(1, -(-len(whole) // 6))]
+        drawn.update_yaxes(tickvals=whole.tolist(), ticktext=[f"1e{d:.0f}" for d in whole])
+    drawn.update_yaxes(title_text="|dL/ds| (loss / spike)", fixedrange=True)
     return drawn
 
 
@@ -134,23 +164,43 @@ def _limits(counts: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
     return min(float(edges[left]), -0.1), max(float(edges[right]), 0.1)
 
 
+def _open(entry: Layer) -> tuple[float, float] | None:
+    """Return where u - threshold lets gradient through; None if that is not known."""
+    interval = gradient_interval(entry)
+    if interval is None:
+        return None
+    return interval[0] - level_of(entry), interval[1] - level_of(entry)
+
+
+def _squares(found: Joint) -> np.ndarray:
+    """Return the sum of squared gradients in each bin of u, as the middles of the bins give it."""
+    counts = found.counts[0].sum(axis=0)
+    return np.asarray(counts[:, 1:] @ (found.g_edges[1:-1] * found.g_edges[2:]))
+
+
 def _sentence(entry: Layer, found: Joint) -> str:
     counts = found.counts[0].sum(axis=0)
     total = int(counts.sum())
-    zero = counts[:, 0].sum() / total
-    text = (
-        f"At step {found.steps[0]}, over all timesteps, {zero:.1%} of the {total} elements have a "
-        "gradient dL/ds of exactly 0."
-    )
-    interval = gradient_interval(entry)
-    if interval is None:
-        return f"{text} Where the surrogate is open is not known."
-    level = 1.0 if entry.coordinate == "u" else 0.0
-    middle = (found.u_edges[1:] + found.u_edges[:-1]) / 2 + level
-    inside = (middle >= interval[0]) & (middle <= interval[1])
-    squares = counts[:, 1:] @ (found.g_edges[1:-1] * found.g_edges[2:])
+    none = f"{counts[:, 0].sum() / total:.1%} of the {total} elements get none at all."
+    opened = _open(entry)
+    if opened is None:
+        return (
+            f"At step {found.steps[0]}, over all timesteps, {none} Where the surrogate is open is "
+            "not known."
+        )
+    middle = (found.u_edges[1:] + found.u_edges[:-1]) / 2
+    inside = (middle >= opened[0]) & (middle <= opened[1])
+    # What lies beyond the axis is in its outermost bins, open or not.
+    beyond = opened[0] < found.u_edges[0], opened[1] > found.u_edges[-1]
+    inside[[0, -1]] &= ~np.array(beyond)
+    squares = _squares(found)
     held = float(squares[inside].sum() / squares.sum()) if squares.sum() > 0 else 0.0
-    return (
-        f"{text} {counts[inside].sum() / total:.1%} of them lie between the dotted lines, where "
-        f"the surrogate is open; {held:.1%} of the squared gradient arrives there."
+    least = "at least " if any(beyond) else ""
+    text = (
+        f"At step {found.steps[0]}, over all timesteps, {least}{held:.1%} of the squared gradient "
+        f"dL/ds arrives where the surrogate is open (shaded), which holds {least}"
+        f"{counts[inside].sum() / total:.1%} of the elements; {none}"
     )
+    if any(beyond):
+        text += f" Beyond {found.u_edges[-1]:g} thresholds the record does not tell it from closed."
+    return text

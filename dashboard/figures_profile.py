@@ -9,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..data.runs import Run
-from .figures_style import figure, log_axis, nothing, palette, time_colours
+from .figures_axes import error_bars, log_axis, time_axis
+from .figures_style import figure, nothing, palette
 from .lazy import last_step, lazy
 from .metrics import METRICS, Metric, metric_values
 
@@ -89,27 +90,22 @@ def profile(
     at = int(rows["step"].iloc[0])
     dropped = rows["t"][~drawable].tolist()
     rows = rows[drawable]
-    colours = palette(theme)
-    shades = time_colours(len(rows), theme)
-    drawn = figure(theme, what.title, _sentence(rows, what.name, at, dropped), 280)
+    ink = what.line(theme)
+    title = f"{what.title}, step {at} ({mode})"
+    drawn = figure(theme, title, _sentence(rows, what.name, at, dropped), 300)
     drawn.add_trace(
         go.Scatter(
             x=rows["t"].tolist(),
             y=rows["value"].tolist(),
-            error_y={
-                "type": "data",
-                "array": rows["error"].fillna(0.0).tolist(),
-                "color": colours.muted,
-                "thickness": 1.5,
-                "visible": bool(np.isfinite(rows["error"]).any()),
-            },
+            error_y=error_bars(rows["error"], theme),
             customdata=[[layer, int(place)] for place in rows["t"]],
             mode="lines+markers",
-            line={"color": colours.muted, "width": 1},
+            line={"color": ink, "width": 2},
             marker={
-                "size": [15 if place == t else 10 for place in rows["t"]],
-                "color": shades,
-                "line": {"width": 1.5, "color": colours.text},
+                "size": [14 if place == t else 8 for place in rows["t"]],
+                "opacity": 1.0,
+                "color": ink,
+                "line": {"width": 1.5, "color": palette(theme).paper},
             },
             hovertext=[
                 f"t = {row.t}<br>{what.symbol} {what.show(row.value, row.error)}"
@@ -118,7 +114,7 @@ def profile(
             hovertemplate="%{hovertext}<extra></extra>",
         )
     )
-    drawn.update_xaxes(title_text="timestep t", dtick=max(1, len(rows) // 12), fixedrange=True)
+    time_axis(drawn, len(rows))
     drawn.update_yaxes(
         title_text=what.unit,
         tickformat=".0%" if what.percent else None,
@@ -145,7 +141,7 @@ def _sentence(rows: pd.DataFrame, name: str, step: int, dropped: list[int]) -> s
             f" at t = {first['t']:.0f}, {what.show(last['value'], last['error'])} "
             f"at t = {last['t']:.0f}"
         )
-    text += f" ({what.unit})."
+    text += "." if what.percent else f" ({what.unit})."
     if dropped:
         text += f" No value, or exactly 0, at t = {', '.join(map(str, dropped))}."
     return text[0].upper() + text[1:]

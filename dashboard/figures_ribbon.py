@@ -7,9 +7,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..data.runs import Run
-from .figures_law import gradient_interval
-from .figures_style import figure, nothing, number, palette
-from .lazy import lazy
+from .figures_axes import mark_step
+from .figures_scalars import FEW_POINTS
+from .figures_style import figure, nothing, number, palette, thinned
+from .lazy import MOST_STEPS, lazy
+from .measured_law import gradient_interval, level_of
 from .quantiles import QUANTILES
 
 QUANTILE_NAMES = {str(q): f"{q:.0%} quantile of u" for q in QUANTILES}
@@ -70,7 +72,7 @@ def quantile_ribbon(
     """
     entry = run.layer(layer)
     frame, whole = ribbon_values(run, layer, t=t, mode=mode, patience=patience)
-    title = f"Quantiles of {entry.coordinate} over training"
+    title = "u over training" if entry.coordinate == "u" else entry.coordinate
     if frame.empty:
         reason = "Reading the record …" if not whole else f"This layer was not recorded in {mode}."
         return nothing(theme, title, reason)
@@ -79,11 +81,17 @@ def quantile_ribbon(
     colours = palette(theme)
     low, lower, middle, upper, high = (frame[str(q)].to_numpy(dtype=float) for q in QUANTILES)
     steps = frame["step"].to_numpy()
-    text = (
-        f"At t = {at} the median of {entry.coordinate} goes from {number(middle[0])} at step "
-        f"{steps[0]} to {number(middle[-1])} at step {steps[-1]}; 90 % of it lie between "
-        f"{number(low[-1])} and {number(high[-1])} {unit} there."
+    text = f"At t = {at} the median of {entry.coordinate} "
+    text += f"is {number(middle[0])}" if len(steps) == 1 else f"goes from {number(middle[0])}"
+    text += f" at step {steps[0]}"
+    text += "" if len(steps) == 1 else f" to {number(middle[-1])} at step {steps[-1]}"
+    text += (
+        f"; 90 % of it lie between {number(low[-1])} and {number(high[-1])} {unit} there (pale "
+        "band; the darker one holds half)."
     )
+    record = lazy(run)
+    if len(record.sampled(MOST_STEPS, mode)) < len(record.steps(mode)):
+        text += thinned(len(steps), len(record.steps(mode)))
     drawn = figure(theme, f"{title}, t = {at} ({mode})", text, 300)
     interval = gradient_interval(entry)
     if interval is not None:
@@ -113,15 +121,17 @@ def quantile_ribbon(
             name="median",
             x=steps.tolist(),
             y=middle.tolist(),
-            mode="lines",
+            mode="lines+markers" if len(steps) <= FEW_POINTS else "lines",
             line={"width": 2, "color": colours.accent},
             hovertemplate=f"step %{{x}}<br>median %{{y:.3f}} {unit}<extra></extra>",
         )
     )
-    level = 1.0 if entry.coordinate == "u" else 0.0
-    drawn.add_hline(y=level, line={"color": colours.text, "width": 2})
-    if step is not None:
-        drawn.add_vline(x=step, line={"color": colours.muted, "width": 1.5, "dash": "dot"})
+    drawn.add_hline(
+        y=level_of(entry),
+        line={"color": colours.text, "width": 2},
+        annotation={"text": "threshold", "yanchor": "bottom", "xanchor": "left", "x": 0},
+    )
+    mark_step(drawn, step, theme)
     drawn.update_xaxes(title_text="optimiser step", fixedrange=True)
     drawn.update_yaxes(title_text=f"{entry.coordinate} ({unit})", fixedrange=True)
     return drawn

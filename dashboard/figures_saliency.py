@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 
 from ..analysis.attribution_result import Attribution
 from .figures_attribution import COLOURS
+from .figures_axes import COLOUR_BAR, subtitle
 from .figures_style import figure, nothing, number
 
 MOST_PICTURES = 8
@@ -92,13 +93,14 @@ def input_saliency(found: Attribution, label: int, theme: str = "light") -> go.F
             go.Heatmap(
                 z=rounded,
                 zmin=-largest, zmax=largest, colorscale=COLOURS, showscale=order == 0,
-                colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 14}},
+                colorbar=COLOUR_BAR,
                 hovertemplate="row %{y}, column %{x}<br>%{z}<extra></extra>",
             ),
             order // columns + 1,
             order % columns + 1,
         )  # fmt: skip
     drawn = figure(theme, title, text, 120 + 220 * rows)
+    subtitle(drawn, f"{found.method.replace('_', ' ')}, units of the output")
     base = drawn.layout
     grid.update_layout(
         title=base.title, meta=base.meta, font=base.font, height=base.height,

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from ..data.runs import Run
+from .figures_axes import mark_step
 from .figures_style import figure, nothing, number, palette, plain, short
 
 MOST_POINTS = 1000
 """Points of a line; above, the smallest and largest of each stretch are kept."""
 
+
+WIDEST = 39
+"""Characters of a title that a narrow screen shows whole."""
 
 FEW_POINTS = 12
 """Points of a line up to which each is marked: every mark costs the page a node."""
@@ -80,10 +85,9 @@ def scalar_curve(
             hovertemplate=f"step %{{x}}<br>{plain(name)} %{{y:.4g}}<extra></extra>",
         )
     )
-    if step is not None:
-        drawn.add_vline(x=step, line={"color": colours.muted, "width": 1.5, "dash": "dot"})
+    mark_step(drawn, step, theme)
     drawn.update_xaxes(title_text="optimiser step", fixedrange=True)
-    drawn.update_yaxes(title_text=plain(name), fixedrange=True)
+    drawn.update_yaxes(title_text=plain(short(name)), **_range(values))
     return drawn
 
 
@@ -114,8 +118,8 @@ def scalar_curves(
     """
     scalars = run.scalars()
     given = [name for name in names if name in scalars and not scalars[name].dropna().empty]
-    title = f"{', '.join(short(name) for name in given) or 'Loss'} over training"
-    title = title[0].upper() + title[1:]
+    title = f"{', '.join(short(name) for name in given) or 'loss'} over training"
+    title = f"{title[0].upper()}{title[1:]}" if len(title) <= WIDEST else "Over training"
     if not given:
         return nothing(theme, title, "No loss was given to probe.step().")
     colours = palette(theme)
@@ -140,14 +144,15 @@ def scalar_curves(
         )
         top = 1.0 - k * height
         settings = {
-            "title": {"text": plain(short(name)), "font": {"size": 14}},
+            "title": {"text": plain(short(name)), "font": {"size": 14}, "standoff": 10},
             "domain": [top - 0.82 * height, top],
             "nticks": 4,
             "gridcolor": colours.grid,
             "tickfont": {"size": 14},
             "zeroline": False,
+            "exponentformat": "e",
             "automargin": True,
-            "fixedrange": True,
+            **_range(values),
         }
         drawn.update_layout({f"yaxis{axis}": settings})
     if marks:
@@ -165,23 +170,37 @@ def scalar_curves(
                 hovertemplate="since step %{x}<br>%{hovertext}<extra></extra>",
             )
         )
-    if step is not None:
-        drawn.add_shape(
-            type="line", x0=step, x1=step, y0=0, y1=1, yref="paper",
-            line={"color": colours.muted, "width": 1.5, "dash": "dot"},
-        )  # fmt: skip
+    mark_step(drawn, step, theme)
     last = "" if len(given) == 1 else str(len(given))
     drawn.update_xaxes(title_text="optimiser step", anchor=f"y{last}", fixedrange=True)
     return drawn
 
 
+def _range(values: np.ndarray) -> dict[str, Any]:
+    """Return the settings of a vertical axis; one that is constant keeps its scale from 0."""
+    finite = values[np.isfinite(values)]
+    if not finite.size or finite.min() < finite.max():
+        return {"fixedrange": True}
+    value = float(finite[0])
+    ends = sorted((0.0, 2.0 * value)) if value else [-1.0, 1.0]
+    return {"range": ends, "fixedrange": True}
+
+
 def _course(name: str, series: pd.Series) -> str:
     values = series.to_numpy(dtype=float)
-    text = (
-        f"{short(name, 80)} goes from {number(values[0])} at step {series.index[0]} to "
-        f"{number(values[-1])} at step {series.index[-1]}"
-    )
-    if np.isfinite(values).any():
-        lowest = int(np.nanargmin(np.where(np.isfinite(values), values, np.inf)))
-        text += f"; its lowest value is {number(values[lowest])} at step {series.index[lowest]}"
+    finite, drawn = values[np.isfinite(values)], len(thin(values))
+    first, last = series.index[0], series.index[-1]
+    said = short(name, 80)
+    if len(values) == 1:
+        text = f"{said} is {number(values[0])} at step {first}, its only value"
+    elif finite.size == len(values) and finite.min() == finite.max():
+        text = f"{said} stays at {number(values[0])} from step {first} to step {last}"
+    else:
+        text = f"{said} goes from {number(values[0])} at step {first} to {number(values[-1])} "
+        text += f"at step {last}"
+        if finite.size and finite.min() < min(values[0], values[-1]):
+            lowest = int(np.nanargmin(np.where(np.isfinite(values), values, np.inf)))
+            text += f"; its lowest value is {number(values[lowest])} at step {series.index[lowest]}"
+    if drawn < len(values):
+        text += f" ({drawn} of {len(values)} values are drawn, no peak is left out)"
     return f"{text[0].upper()}{text[1:]}."

@@ -29,7 +29,20 @@ LONGEST_NAME = 20
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of one theme; text on paper has a contrast of at least 4.5 to 1."""
+    """Colours of one theme; text on paper has a contrast of at least 4.5 to 1.
+
+    Args:
+        paper: background.
+        text: words and the strongest lines.
+        muted: words of less weight, error bars.
+        grid: lines behind the figure.
+        accent: what the figure is about, where it is no metric of its own.
+        band: where the surrogate carries gradient, in every figure.
+        chance: what chance alone explains, in every figure.
+        alarm: bounds and findings.
+        first: of timestep 1.
+        last: of the last timestep.
+    """
 
     paper: str
     text: str
@@ -37,6 +50,7 @@ class Palette:
     grid: str
     accent: str
     band: str
+    chance: str
     alarm: str
     first: str
     last: str
@@ -50,6 +64,7 @@ PALETTES: dict[Theme, Palette] = {
         grid="#e3e6ea",
         accent="#0b62a8",
         band="rgba(214, 143, 0, 0.14)",
+        chance="rgba(89, 99, 110, 0.16)",
         alarm="#b3261e",
         first="#a9cfe8",
         last="#08306b",
@@ -61,6 +76,7 @@ PALETTES: dict[Theme, Palette] = {
         grid="#30363d",
         accent="#6cb6ff",
         band="rgba(240, 180, 60, 0.16)",
+        chance="rgba(162, 171, 181, 0.20)",
         alarm="#ff8a80",
         first="#e3f1fb",
         last="#3d86c6",
@@ -156,9 +172,10 @@ def figure(theme: str, title: str, reading: str, height: int) -> go.Figure:
     axis = {
         "gridcolor": colours.grid,
         "zeroline": False,
+        "exponentformat": "e",
         "linecolor": colours.grid,
         "tickfont": {"size": 14},
-        "title": {"font": {"size": 14}},
+        "title": {"font": {"size": 14}, "standoff": 10},
     }
     return go.Figure(
         layout={
@@ -166,7 +183,7 @@ def figure(theme: str, title: str, reading: str, height: int) -> go.Figure:
             "template": {},
             "title": {
                 "text": plain(title),
-                "font": {"size": 16},
+                "font": {"size": 16, "weight": 600},
                 "x": 0,
                 "xref": "container",
                 "xanchor": "left",
@@ -180,7 +197,7 @@ def figure(theme: str, title: str, reading: str, height: int) -> go.Figure:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "height": height,
-            "margin": {"l": 8, "r": 12, "t": 48, "b": 56},
+            "margin": {"l": 8, "r": 12, "t": 48, "b": 60},
             "xaxis": axis | {"automargin": False},
             "yaxis": axis | {"automargin": True},
             "showlegend": False,
@@ -279,4 +296,51 @@ def number(value: float) -> str:
         >>> number(0.012345), number(1.0), number(float("nan"))
         ('0.0123', '1', 'none')
     """
-    return f"{value:.3g}" if math.isfinite(value) else "none"
+    return (
+        f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e") if math.isfinite(value) else "none"
+    )
+
+
+def with_error(value: float, error: float) -> str:
+    """Return a number with its standard error, both as exact as the error is.
+
+    Args:
+        value: any number.
+        error: its standard error; NaN or 0 where there is none.
+
+    Returns:
+        Its text.
+
+    Example:
+        >>> with_error(0.30412, 0.0594), with_error(5.728e-15, 1.4e-16), with_error(0.5, 0.0)
+        ('0.304 ± 0.059', '5.73e-15 ± 0.14e-15', '0.5')
+    """
+    if not (math.isfinite(value) and math.isfinite(error) and error > 0):
+        return number(value)
+    place = math.floor(math.log10(error))
+    size = math.floor(math.log10(max(abs(value), error)))
+    if -4 < size < 5:
+        digits = max(1 - place, 0)
+        return f"{value:.{digits}f} ± {error:.{digits}f}"
+    unit, digits = 10.0**size, max(size - place + 1, 0)
+    return f"{value / unit:.{digits}f}e{size} ± {error / unit:.{digits}f}e{size}"
+
+
+def thinned(shown: int, recorded: int, what: str = "shown") -> str:
+    """Return a sentence if only some of the recorded steps stand for all of them.
+
+    Args:
+        shown: number of steps that are looked at, evenly spaced.
+        recorded: number of steps that were recorded.
+        what: what is done with them.
+
+    Returns:
+        The sentence with a space before it; empty if none is left out.
+
+    Example:
+        >>> thinned(48, 10_000), thinned(1, 8), thinned(5, 5)
+        (' 48 of 10000 recorded steps are shown.', ' 1 of 8 recorded steps is shown.', '')
+    """
+    if shown >= recorded:
+        return ""
+    return f" {shown} of {recorded} recorded steps {'is' if shown == 1 else 'are'} {what}."

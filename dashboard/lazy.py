@@ -150,13 +150,17 @@ class LazyRun(Run):
                 known.put(known.frames, step, frame, FRAMES, age)
         return frame[frame["mode"] == mode]
 
+    def spread(self) -> np.ndarray:
+        """Return the evenly spaced steps that stand for the run, all of them in a short one."""
+        steps = self.steps(None)
+        each = max(self.known.parts.rows / max(len(steps), 1), 1.0)
+        return self.sampled(max(int(MOST_ROWS / each), 8))
+
     def overall(self) -> pd.DataFrame:
         """Return the record of evenly spaced steps, all of them in a short run."""
         known = self.known
         with known.spreading:
-            steps = self.steps(None)
-            each = max(known.parts.rows / max(len(steps), 1), 1.0)
-            wanted = {int(step) for step in self.sampled(max(int(MOST_ROWS / each), 8))}
+            wanted = {int(step) for step in self.spread()}
             with known.lock:
                 age, before, had = known.age, known.spread, set(known.spread_steps)
             if had == wanted:

@@ -24,7 +24,8 @@ class Metric:
         unit: unit of its values.
         column: column of the record; empty when it is computed from others.
         error: column with its standard error; empty when there is none.
-        colours: plotly colour map, this metric's own in every figure.
+        colours: plotly colour map, this metric's own in every heatmap.
+        ink: colour of its lines on light and on dark paper, out of the same map.
         log: drawn on a log axis; an exact 0 is then named, not drawn.
         span: fixed colour range; from the whole run if None.
         decimals: digits behind the point.
@@ -41,6 +42,7 @@ class Metric:
     column: str = ""
     error: str = ""
     colours: str = "Viridis"
+    ink: tuple[str, str] = ("#0b62a8", "#6cb6ff")
     log: bool = False
     span: tuple[float, float] | None = None
     decimals: int = 3
@@ -61,24 +63,46 @@ class Metric:
 
         Example:
             >>> METRICS["coverage"].show(0.4321, 0.01), METRICS["gradient"].show(0.00123)
-            ('43.2 % ± 1.0 %', '1.23e-03')
+            ('43.2 % ± 1.0 %', '1.23e-3')
         """
         if not math.isfinite(value):
             return "none"
-        digits = self._digits(value or error)
-        text = self._number(value, digits)
-        return f"{text} ± {self._number(error, digits)}" if math.isfinite(error) else text
-
-    def _digits(self, size: float) -> int:
-        """Return the digits behind the point: a rare event must not look like none at all."""
-        if not math.isfinite(size) or size == 0:
-            return self.decimals
-        return min(max(self.decimals, 1 - math.floor(math.log10(abs(size)))), 8)
-
-    def _number(self, value: float, digits: int) -> str:
+        if value == 0 and not error > 0:
+            return "0 %" if self.percent else "0"
+        if self.log:
+            return _scientific(value, error)
         if self.percent:
-            return f"{100 * value:.1f} %"
-        return f"{value:.2e}" if self.log else f"{value:.{digits}f}"
+            known = f" ± {_percent(error)}" if error > 0 else ""
+            return f"{_percent(value)}{known}"
+        digits = self._digits(value, error)
+        known = f" ± {error:.{digits}f}" if error > 0 else ""
+        return f"{value:.{digits}f}{known}"
+
+    def line(self, theme: str) -> str:
+        """Return the colour of this metric's lines in a theme."""
+        return self.ink[1 if theme == "dark" else 0]
+
+    def _digits(self, value: float, error: float) -> int:
+        """Return the digits behind the point: neither a rare event nor an error looks like none."""
+        needed = 1 - math.floor(math.log10(abs(value) or error))
+        if error > 0:
+            needed = -math.floor(math.log10(error))
+        return min(max(self.decimals, needed), 8)
+
+
+def _percent(value: float) -> str:
+    """Return a share as a percentage: a small one must not look like none, nor all but all."""
+    for low, words in ((0.0, "<0.1 %"), (0.9995, ">99.9 %")):
+        if low < value < low + 0.0005:
+            return words
+    return f"{100 * value:.1f} %"
+
+
+def _scientific(value: float, error: float) -> str:
+    """Return a number and its error as multiples of one power of ten."""
+    power = math.floor(math.log10(abs(value) or error))
+    known = f" ± {error / 10.0**power:.2f}e{power}" if error > 0 else ""
+    return f"{value / 10.0**power:.2f}e{power}{known}"
 
 
 def _gain_error(table: pd.DataFrame) -> np.ndarray:
@@ -124,6 +148,7 @@ METRICS: dict[str, Metric] = {
             "coverage",
             "coverage_se",
             colours="Cividis",
+            ink=("#7a6200", "#e2c443"),
             span=(0.0, 1.0),
             percent=True,
         ),
@@ -135,15 +160,17 @@ METRICS: dict[str, Metric] = {
             "rate",
             "rate_se",
             colours="Viridis",
+            ink=("#1b7a5e", "#3fc98f"),
         ),
         Metric(
             "gradient",
-            "Gradient |dL/du| (rms)",
+            "Gradient |dL/du|",
             "|dL/du|",
-            COLUMNS["grad_u_rms"].unit,
+            f"rms, {COLUMNS['grad_u_rms'].unit}",
             "grad_u_rms",
             "grad_u_rms_se",
             colours="Inferno",
+            ink=("#b8400b", "#f9923b"),
             log=True,
             absent="no gradient was recorded",
         ),
@@ -154,6 +181,7 @@ METRICS: dict[str, Metric] = {
             COLUMNS["surrogate_mean"].unit,
             "surrogate_mean",
             colours="Magma",
+            ink=("#a02a74", "#f4849f"),
             absent="no surrogate is known",
             error_of=_gain_error,
             over_layers=False,
@@ -161,10 +189,11 @@ METRICS: dict[str, Metric] = {
         # No error here: the timesteps share their samples, and that covariance is not recorded.
         Metric(
             "drift",
-            "Drift of mean u from the last t",
+            "Drift of mean u",
             "drift",
-            "thresholds",
+            "thresholds from the last t",
             colours="PuOr",
+            ink=("#5a3a97", "#b9a6ea"),
         ),
     )
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from html import unescape
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +15,9 @@ from dash import dcc, html
 from .components import grid, named
 from .figures_style import CONFIG, reading
 from .view import View
+
+ABSENT = "absent"
+"""Class of a figure that there is nothing for."""
 
 TABLE_PATH = "/table.csv"
 """Where a piece's table can be had; its query is that of the page, and the piece's name."""
@@ -51,8 +55,12 @@ def show(piece: Piece, view: View) -> Any:
     if view.show == "tables":
         return _table(piece, view)
     drawn = piece.draw()
-    title = drawn.layout.title.text or ""
+    # A figure's title is escaped for plotly, not for the page.
+    title = unescape(drawn.layout.title.text or "")
     words = reading(drawn)
+    if not drawn.data:
+        # An empty frame would only take the room of what there is to see.
+        return html.Section([html.Strong(title), html.P(words)], className=ABSENT)
     graph = dcc.Graph(
         id={"type": "graph", "goes": piece.goes, "index": piece.name},
         figure=drawn,
@@ -83,15 +91,10 @@ def show(piece: Piece, view: View) -> Any:
     )
 
 
-def show_all(pieces: Sequence[Piece], view: View) -> list[Any]:
-    """Return several pieces, one after the other."""
-    return [show(piece, view) for piece in pieces]
-
-
 def _table(piece: Piece, view: View) -> Any:
     frame = piece.frame()
     drawn = piece.draw()
-    title = drawn.layout.title.text or piece.name
+    title = unescape(drawn.layout.title.text or piece.name)
     return html.Section(
         [
             html.H2(title),

@@ -8,11 +8,15 @@ from typing import Any
 
 from ..analysis.findings import SEVERITIES, Finding
 from ..data.runs import Run
-from .figures_style import short
+from .figures_style import number, short, thinned, with_error
+from .groups import Group, grouped, ranked
 from .lazy import lazy
 
 MOST_SAID = 80
 """Characters of a layer name in a sentence."""
+
+MOST_GROUPS = 4
+"""Rules that the line about a whole run names."""
 
 _PLURAL = {"error": "errors", "warning": "warnings", "note": "notes"}
 
@@ -29,8 +33,7 @@ def count(number: int, word: str) -> str:
 
 def worst(findings: Sequence[Finding]) -> Finding | None:
     """Return the gravest finding, the first of its kind; None if there is none."""
-    ranked = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-    return ranked[0] if ranked else None
+    return next(iter(ranked(findings)), None)
 
 
 def place(finding: Finding) -> str:
@@ -43,9 +46,41 @@ def place(finding: Finding) -> str:
     parts = [short(finding.layer, MOST_SAID) or "whole model"]
     if finding.t is not None:
         parts.append(f"t = {finding.t}")
-    first, last = finding.steps
-    parts.append(f"step {first}" if first == last else f"steps {first} to {last}")
-    return ", ".join(parts)
+    return ", ".join([*parts, span(finding.steps)])
+
+
+def span(steps: tuple[int, int]) -> str:
+    """Return a first and a last step in words.
+
+    Example:
+        >>> span((5, 5)), span((0, 9))
+        ('step 5', 'steps 0 to 9')
+    """
+    first, last = steps
+    return f"step {first}" if first == last else f"steps {first} to {last}"
+
+
+def measured(finding: Finding) -> str:
+    """Return what a finding measured, with its error and its bound; shares as percentages.
+
+    Example:
+        >>> measured(Finding("G1", "", "", 1, (0, 9), 0.0302, 0.001, 0.05, "share of u", "", ""))
+        '3.02 ± 0.10 % of u, bound 5 %'
+    """
+    share = finding.unit.startswith("share")
+    scale, bound = (100.0, " %") if share else (1.0, "")
+    unit = f"%{finding.unit.removeprefix('share')}" if share else finding.unit
+    value = with_error(scale * finding.measured, scale * finding.error)
+    return f"{value} {unit}, bound {number(scale * finding.bound)}{bound}"
+
+
+def since(run: Run, steps: tuple[int, int]) -> str:
+    """Return when something was found, and whether it still is at the end of the record."""
+    record = lazy(run)
+    ends = [known[-1] for known in (record.steps_so_far(mode) for mode in run.modes) if len(known)]
+    if steps[0] < steps[1] and ends and steps[1] >= min(ends):
+        return f"since step {steps[0]}"
+    return f"at {span(steps)}" if steps[0] == steps[1] else f"in {span(steps)}"
 
 
 def size(count: int) -> str:
@@ -75,27 +110,50 @@ def verdict(run: Run, findings: Sequence[Finding]) -> tuple[str, str]:
     steps = len(lazy(run).steps_so_far(None)) or len(lazy(run).steps(None))
     if not steps:
         return nothing_yet(run), "empty"
-    layers = len(run.covered)
-    gravest = worst(findings)
-    if gravest is None:
-        checked = f"{count(layers, 'layer')} at {count(steps, 'recorded step')} were looked at"
-        return f"No finding: {checked}.", "none"
+    layers, record = len(run.covered), lazy(run)
+    groups = grouped(findings)
+    # Whether a long run is thinned is known once all of its steps are.
+    some = thinned(len(record.spread()), steps, "looked at") if record.index(0.0) else ""
+    if not groups and some:
+        return f"No finding in {count(layers, 'layer')}:{some}", "none"
+    if not groups:
+        checked = f"{count(steps, 'recorded step')} {'is' if steps == 1 else 'are'} looked at"
+        return f"No finding in {count(layers, 'layer')}: {checked}.", "none"
+    gravest = groups[0].worst.severity
     numbers = [
         count(sum(finding.severity == severity for finding in findings), severity)
         for severity in SEVERITIES
         if any(finding.severity == severity for finding in findings)
     ]
-    touched = len({finding.layer for finding in findings if finding.layer})
-    judged = {"error": "Not healthy", "warning": "Worth a look"}
-    if gravest.severity == "note":
-        # One note may speak for many layers.
-        return f"No error and no warning in {count(layers, 'layer')}: {numbers[0]}.", "note"
-    listed = ", ".join(numbers[:-1]) + " and " + numbers[-1] if numbers[1:] else numbers[0]
-    line = f"{judged[gravest.severity]}: {listed}"
-    if touched:
-        line += f" in {touched} of {count(layers, 'layer')}"
-    sentence = gravest.text.split(". ")[0].rstrip(".")
-    return f"{line}. First, {place(gravest)}: {sentence}.", gravest.severity
+    if gravest == "note":
+        return f"No error and no warning in {count(layers, 'layer')}: {numbers[0]}.{some}", gravest
+    judged = {"error": "Not healthy", "warning": "Worth a look"}[gravest]
+    first = [group for group in groups if group.worst.severity == gravest]
+    said = [_said(group, layers) for group in first[:MOST_GROUPS]]
+    if first[MOST_GROUPS:]:
+        said.append(f"{len(first) - MOST_GROUPS} more")
+    steps_of = [group.steps for group in first]
+    when = since(run, (min(a for a, _ in steps_of), max(b for _, b in steps_of)))
+    return f"{judged} {when}: {listed(said)}. {listed(numbers)} in all.{some}", gravest
+
+
+def _said(group: Group, layers: int) -> str:
+    """Return what is wrong and in how many of the layers."""
+    if not group.layers:
+        return group.title
+    if len(group.layers) == 1:
+        return f"{group.title} in {short(group.layers[0], MOST_SAID)}"
+    return f"{group.title} in {len(group.layers)} of {layers} layers"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return parts as one enumeration.
+
+    Example:
+        >>> listed(["a"]), listed(["a", "b", "c"])
+        ('a', 'a, b and c')
+    """
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if parts[1:] else "".join(parts)
 
 
 def nothing_yet(run: Run) -> str:

@@ -16,6 +16,7 @@ from spikescope.analysis.attribution_study import store_attribution, store_times
 from spikescope.analysis.fidelity import FidelityCurve, store_fidelity
 from spikescope.analysis.timestep_result import TimestepImportance
 from spikescope.dashboard import figures
+from spikescope.dashboard.figures_style import with_error
 
 LAYERS = ("net.0", "net.1")
 
@@ -61,7 +62,7 @@ def test_the_map_shows_every_cell_of_the_class() -> None:
     assert "2 of 2 layers" in figures.reading(drawn)
     frame = figures.attribution_frame(found, 4)
     top = frame.loc[frame["score"].abs().idxmax()]
-    assert f"{top['score']:.3g}" in figures.reading(drawn)
+    assert f"weighs most: {with_error(top['score'], top['score_se'])} of" in figures.reading(drawn)
     with pytest.raises(ValueError, match="class 3 was not attributed"):
         figures.attribution_map(found, 3)
 
@@ -88,8 +89,8 @@ def test_the_gap_is_drawn_with_its_bound() -> None:
     found = attribution()
     drawn = figures.attribution_error(found)
     gaps = [100 * check.gap for check in found.checks()]
-    np.testing.assert_allclose(drawn.data[0].y, gaps)
-    assert drawn.layout.shapes[0].y0 == 10.0
+    np.testing.assert_allclose(drawn.data[0].x, gaps)
+    assert drawn.layout.shapes[0].x0 == 10.0
     assert drawn.data[0].marker.symbol == ("x", "x")
     sound = attribution(output_change={n: v.sum(-1) for n, v in found.scores.items()})
     assert figures.attribution_error(sound).data[0].marker.symbol == ("circle", "circle")
@@ -131,11 +132,12 @@ def test_the_page_shows_what_is_kept(tmp_path: Path, theme: str) -> None:
     store_timesteps(path, importance())
     store_fidelity(path, curve())
     said = words(draw(client_of(tmp_path), search))
-    for part in ("not faithful", "Class 0", "What the attribution misses", "silent timestep",
-                 "fewer timesteps", "Whose gradients"):  # fmt: skip
+    for part in ("not faithful", "What speaks for class 0", "What the attribution misses",
+                 "silent timestep", "fewer timesteps", "Whose gradients"):  # fmt: skip
         assert part in said, part
-    assert "Class 4" in words(draw(client_of(tmp_path), f"{search}&label=4"))
-    assert "Class 0" in words(draw(client_of(tmp_path), f"{search}&label=99&method=magic"))
+    for asked, shown in (("label=4", 4), ("label=99&method=magic", 0)):
+        drawn = words(draw(client_of(tmp_path), f"{search}&{asked}"))
+        assert f"What speaks for class {shown}" in drawn
     tables = words(draw(client_of(tmp_path), f"{search}&show=tables"))
     assert "rank agreement with ablation" in tables
 

@@ -27,7 +27,7 @@ from spikescope.dashboard import app as app_module
 from spikescope.dashboard import catalogue as catalogue_module
 from spikescope.dashboard import pages
 from spikescope.dashboard.catalogue import Catalogue, Snapshot
-from spikescope.dashboard.figures_law import measured_law
+from spikescope.dashboard.measured_law import measured_law
 from spikescope.dashboard.metrics import METRICS
 from spikescope.dashboard.pages import overview
 from spikescope.dashboard.view import PAGES, View
@@ -117,31 +117,31 @@ def test_drift_shows_distances_of_the_law(client: FlaskClient, root: Path) -> No
         stats.wasserstein_distance(middle, middle, counts, law.counts[0, -1])
         for counts in law.counts[0]
     ]
-    shown = trace_of(figure_of(parts, "distances"), "to the last timestep")["y"]
+    shown = trace_of(figure_of(parts, "distances"), "to last t")["y"]
     np.testing.assert_allclose(shown, wanted, atol=1e-12)
     assert shown[0] > 0.25  # negative control: a layer that starts elsewhere is far
-    assert "chance stays below" in words(parts["content"])
+    assert "chance alone stays below" in words(parts["content"])
     assert "Mixing time: from the start potential 0" in words(parts["content"])
-    now = trace_of(figure_of(parts, "removable"), "now")["y"]
+    now = trace_of(figure_of(parts, "removable"), "now")["x"]
     assert now[1] == pytest.approx(wanted[0])
 
 
 def test_flow_shows_what_is_left_of_the_gradient(client: FlaskClient) -> None:
     """Each synthetic layer has half the gradient of the one above it."""
     parts = draw(client, "?run=one&page=flow&step=100")
-    left = trace_of(figure_of(parts, "decay"), "measured")["y"]
+    left = trace_of(figure_of(parts, "decay"), "measured")["x"]
     np.testing.assert_allclose(left, [0.25, 0.5, 1.0], rtol=1e-12)
-    depth = trace_of(figure_of(parts, "depth"), "t = 3")["y"]
+    depth = trace_of(figure_of(parts, "depth"), "t = 3")["x"]
     np.testing.assert_allclose(depth, [2.5e-3, 5e-3, 1e-2], rtol=1e-12)
-    band = trace_of(figure_of(parts, "decay"), "predicted from the forward pass")
-    assert band["x"] == [0, 1, 2, 2, 1, 0]
-    high, low = band["y"][:3], band["y"][:2:-1]
+    band = trace_of(figure_of(parts, "decay"), "predicted")
+    assert band["y"] == [0, 1, 2, 2, 1, 0]
+    high, low = band["x"][:3], band["x"][:2:-1]
     assert all(h >= b > 0 for h, b in zip(high, low, strict=True))
 
 
 def test_the_predicted_law_lies_over_the_measured_one(client: FlaskClient, root: Path) -> None:
     parts = draw(client, "?run=one&page=layer&layer=block0.lif&step=0")
-    law = trace_of(figure_of(parts, "law"), "predicted")
+    law = trace_of(figure_of(parts, "law"), "prediction")
     run = Snapshot(root / "one")
     entry = measured_law(run, "block0.lif", step=0)
     assert entry is not None
@@ -169,7 +169,7 @@ def test_compare_shows_differences_and_the_losses(client: FlaskClient, root: Pat
     gone = words(draw(client, "?run=one&page=compare&other=gone")["content"])
     assert "gone cannot be compared" in gone
     aligned = words(draw(client, "?run=one&page=compare&other=two&align=loss")["content"])
-    assert "b - a at loss" in aligned
+    assert "b - a, loss" in aligned
 
 
 def test_choose_needs_no_run(tmp_path: Path) -> None:
@@ -400,7 +400,8 @@ def test_findings_are_spelt_out_with_a_link(root: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Snapshot, "findings", [finding])
     client = client_of(root)
     parts = draw(client, "?run=one")
-    assert "Not healthy: 1 error in 1 of 3 layers" in words(parts["verdict"])
+    said = words(parts["verdict"])
+    assert "Not healthy in steps 0 to 100: gradient coverage low in block1.lif. 1 error" in said
     link = View(run="one", page="layer", layer="block1.lif", t=2, step=100).search()
     assert link in words(parts["content"])
     table = words(draw(client, "?run=one&page=findings")["content"])
@@ -432,7 +433,7 @@ def test_slow_rules_do_not_hold_up_a_page(tmp_path: Path, monkeypatch: pytest.Mo
         if last["tick"]["max_intervals"] == 0:
             break
         time.sleep(0.05)
-    assert "Not healthy: 1 error" in words(last["verdict"])
+    assert "Not healthy since step 0: gradient coverage low. 1 error" in words(last["verdict"])
     assert "G1" in words(draw(client, "?page=runs")["content"])
 
 
@@ -458,7 +459,7 @@ def test_findings_that_arrive_while_a_page_is_drawn_are_drawn_next(
     assert "The rules are being checked" in words(first["verdict"])
     assert first["tick"]["max_intervals"] == -1
     later = draw(client, "?run=run", beat=True, drawn=first["drawn"]["data"])
-    assert "Not healthy: 1 error" in words(later["verdict"])
+    assert "Not healthy since step 0: gradient coverage low. 1 error" in words(later["verdict"])
     assert later["tick"]["max_intervals"] == 0
 
 

@@ -30,9 +30,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_html_is_one_file_with_the_figures(path: Path, tmp_path: Path) -> None:
     text = export_html(path, tmp_path / "run.html").read_text(encoding="utf-8")
-    for said in ("Gradient coverage, step 150 (train)", "Law of u per timestep, step 150 (train)",
-                 "Gradient left of the last layer", "Quantiles of u over training",
-                 "Distance of the law of u", "block1.lif"):  # fmt: skip
+    for said in ("Gradient coverage, step 150 (train)", "Law of u, step 150 (train)",
+                 "Gradient kept, step 150 (train)", "u over training, t = 3 (train)",
+                 "Drift of the law, step 150 (train)", "block1.lif"):  # fmt: skip
         assert said in text
     assert text.count("<html") == 1
     # Nothing is fetched: no address of a script, style, picture or font outside the file.

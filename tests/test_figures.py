@@ -16,9 +16,9 @@ from scipy import stats
 from synthetic import SPEC, SURROGATE, columns, header, row, write_run
 
 from spikescope.dashboard import figures
-from spikescope.dashboard.figures_law import gradient_interval, measured_law
 from spikescope.dashboard.figures_scalars import thin
 from spikescope.dashboard.figures_style import LONGEST_NAME, palette, plain, short, time_colours
+from spikescope.dashboard.measured_law import gradient_interval, measured_law
 from spikescope.data.runs import Layer, Run, RunError, open_run
 from spikescope.data.store import RunStore
 
@@ -181,7 +181,7 @@ def test_law_marks_threshold_start_and_surrogate_interval(run: Run) -> None:
     drawn = figures.membrane_law(run, "block2.lif")
     lines = [shape for shape in drawn.layout.shapes if shape.type == "line"]
     assert [(line.x0, line.x1) for line in lines] == [(1.0, 1.0)]
-    triangle = next(trace for trace in drawn.data if trace.name == "start potential")
+    triangle = next(trace for trace in drawn.data if trace.name == "start")
     assert triangle.marker.symbol == "triangle-up"
     assert list(triangle.x) == [0.0]
     band = next(shape for shape in drawn.layout.shapes if shape.type == "rect")
@@ -199,7 +199,7 @@ def test_interval_and_start_are_in_thresholds(tmp_path: Path) -> None:
     low, high = gradient_interval(opened.layer("wide")) or (0.0, 0.0)
     assert (low, high) == pytest.approx((0.55, 1.45))
     drawn = figures.membrane_law(opened, "wide")
-    triangle = next(trace for trace in drawn.data if trace.name == "start potential")
+    triangle = next(trace for trace in drawn.data if trace.name == "start")
     assert list(triangle.x) == [0.25]
 
 
@@ -372,4 +372,4 @@ def test_a_layer_of_which_only_the_distance_is_known_has_its_threshold_at_zero(
     drawn = figures.membrane_law(run, "mine")
     assert drawn.layout.xaxis.title.text == "u - threshold (potential)"
     assert [line.x0 for line in drawn.layout.shapes if line.type == "line"] == [0.0]
-    assert not [trace for trace in drawn.data if trace.name == "start potential"]
+    assert not [trace for trace in drawn.data if trace.name == "start"]

@@ -38,9 +38,35 @@ def test_the_words_follow_from_the_counts(run: Run) -> None:
     words = figures.reading(figures.joint_density(run, "net"))
     # Of 95 elements at each of two timesteps, 15 have no gradient and 75 are open; the squared
     # gradient is 60 * 1/2 there and 20 * 2 elsewhere (products of the edges of a bin).
-    assert "15.8% of the 190 elements have a gradient dL/ds of exactly 0" in words
-    assert "78.9% of them lie between the dotted lines" in words
-    assert f"{60 * 0.5 / (60 * 0.5 + 20 * 2):.1%} of the squared gradient arrives there" in words
+    assert f"{60 * 0.5 / (60 * 0.5 + 20 * 2):.1%} of the squared gradient dL/ds arrives" in words
+    assert "is open (shaded), which holds 78.9% of the elements" in words
+    assert "15.8% of the 190 elements get none at all" in words
+    assert "at least" not in words
+
+
+def test_what_lies_beyond_the_axis_is_counted_as_neither(run: Run, tmp_path: Path) -> None:
+    """Open up to 9 widths: with width 0.25 beyond 2 thresholds, where one bin holds all."""
+    head = header(["net"])
+    head["layers"][0]["surrogate"] |= {"width": 0.25}
+    store = RunStore(tmp_path / "wide", head)
+    store.append("records", columns([row(5, "net", t) for t in (1, 2)]))
+    joint = run.joint("net")
+    store.append(
+        "joints",
+        {"step": [5, 5], "mode": ["train"] * 2, "layer": ["net"] * 2, "t": [1, 2],
+         "counts": [counts.ravel().tolist() for counts in joint.counts[0]]},
+    )  # fmt: skip
+    store.end("finished", steps=6)
+    words = figures.reading(figures.joint_density(open_run(store.path), "net"))
+    assert f"at least {60 * 0.5 / (60 * 0.5 + 20 * 2):.1%} of the squared gradient" in words
+    assert "at least 78.9% of the elements" in words
+    assert "Beyond 2 thresholds" in words
+
+
+def test_the_line_is_the_rms_of_each_bin(run: Run) -> None:
+    line = figures.joint_density(run, "net").data[1]
+    # 60 of 75 elements near the threshold have a square of 1/2, 15 none; all 20 far ones have 2.
+    np.testing.assert_allclose(line.customdata, [2**0.5, (60 * 0.5 / 75) ** 0.5])
 
 
 def test_the_picture_and_the_table_hold_the_shares(run: Run) -> None:

@@ -14,7 +14,7 @@ from ...analysis.timestep_result import TimestepImportance
 from .. import figures
 from ..catalogue import Snapshot
 from ..components import badge, notice
-from ..pieces import Piece, show_all
+from ..pieces import Piece, show
 from ..view import View
 from .content import Content, show_switch
 from .pickers import choice_picker
@@ -77,7 +77,9 @@ def render(run: Snapshot, view: View) -> Content:
         defaults = {"method": methods[0], "label": str(found.classes[0])}
         body.append(_said(found))
         body += [notice("Mind.", note, kind="warning") for note in found.notes]
-    body += show_all(pieces(run, view), view)
+    drawn = {piece.name: show(piece, view) for piece in pieces(run, view)}
+    body += [drawn.pop("attribution")] if "attribution" in drawn else []
+    body.append(html.Div(list(drawn.values()), className="tiles"))
     shape = (len(studies.attributions), meant[0].method if meant else "")
     return Content([*controls, show_switch(view)], body, defaults, shape)
 

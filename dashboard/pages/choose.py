@@ -16,6 +16,11 @@ from ..view import View
 from .content import Content, show_switch
 from .pickers import choice_picker, number_picker
 
+_INTRO = (
+    "Say which neuron, how many inputs and how busy they are; weights, bias and surrogate follow "
+    "from theory alone, without a run."
+)
+
 MOST_INPUTS = 1_000_000
 MOST_TIMESTEPS = 1000
 MOST_LAYERS = 1000
@@ -43,10 +48,12 @@ def render(catalogue: Any, view: View) -> Content:
         why = notice("These numbers are not possible.", str(error), kind="warning")
         return Content(controls, [why], defaults)
     body: list[Any] = [
+        html.H2("Choose before training"),
+        html.P(_INTRO, className="quiet"),
         html.Div([show(piece, view) for piece in pieces(catalogue, view)], className="tiles"),
         html.H2("Conditions"),
         _conditions(criteria(chosen)),
-        *(notice("Mind:", warning) for warning in preset.warnings),
+        *(notice("Mind:", f"{warning[0].upper()}{warning[1:]}.") for warning in preset.warnings),
         html.H2("Code"),
         html.Pre(code(chosen), id="code"),
         html.Button(

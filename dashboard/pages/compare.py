@@ -23,6 +23,10 @@ MOST_RUNS = 5
 """Runs that are compared with this one at once."""
 
 
+MOST_NOTES = 8
+"""Notes on what differs between two runs."""
+
+
 def render(run: Snapshot, view: View) -> Content:
     """Return the page: differences to each other run, where they part, the losses together."""
     moment = Moment.of(run, view)
@@ -61,10 +65,17 @@ def render(run: Snapshot, view: View) -> Content:
                 [show(piece, view) for piece in _against(run, other, view, moment)],
                 className="tiles",
             ),
-            html.Ul([html.Li(note) for note in table.attrs.get("notes", [])], className="quiet"),
+            _notes(table.attrs.get("notes", [])),
         ]
     body.append(show(_together(run, view), view))
     return Content(controls, body, defaults, shape, not moment.whole)
+
+
+def _notes(notes: list[str]) -> html.Ul:
+    """Return what to mind, the first notes of many: each layer may have its own."""
+    left_out = len(notes) - MOST_NOTES
+    shown = notes[:MOST_NOTES] + ([f"and {left_out} more of the kind"] if left_out > 0 else [])
+    return html.Ul([html.Li(note) for note in shown], className="quiet")
 
 
 def _metric(view: View) -> str:

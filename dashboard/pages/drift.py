@@ -72,9 +72,9 @@ def _settling(run: Snapshot, name: str, moment: Moment) -> Any:
         f"Mixing time: from the start potential {number(float(start))}, u comes within "
         f"{figures.SETTLED:.0%} (total variation) of its stationary law after {said(now)}; from "
         f"{number(float(law.best_start))}, the stationary mean of v, after {said(best)}. The "
-        f"sequence has {len(drift.t)} timesteps. A share of {drift.predicted.frozen:.2f} of the "
-        "input is fixed in time.",
-        className="verdict none",
+        f"sequence has {len(drift.t)}. {drift.predicted.frozen:.0%} of the input's variance is "
+        "the same at every timestep.",
+        className="verdict quietly",
     )
 
 

@@ -7,28 +7,29 @@ from typing import Any
 import pandas as pd
 from dash import dcc, html
 
-from ...analysis.findings import SEVERITIES, Advice, Finding
+from ...analysis.findings import Advice, Finding
+from .. import groups
 from ..catalogue import Snapshot
 from ..components import badge, grid, notice
 from ..view import View
-from ..words import place
+from ..words import measured, place
 from .content import CHECKING, Content
 
-COLUMNS = ("code", "severity", "layer", "t", "steps", "measured", "± error", "bound", "unit",
-           "text", "source")  # fmt: skip
+COLUMNS = ("severity", "code", "layer", "t", "steps", "what", "measured", "± error", "bound",
+           "unit", "source")  # fmt: skip
 """Columns of the table, in order."""
 
 
 def ranked(run: Snapshot) -> list[Finding]:
     """Return the findings, the gravest first, as the table shows them."""
-    return sorted(run.findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    return groups.ranked(run.findings)
 
 
 def frame(found: list[Finding]) -> pd.DataFrame:
     """Return the findings as a table, a row each."""
     rows = [
-        (f.code, f.severity, f.layer or "whole model", "all" if f.t is None else f.t,
-         f"{f.steps[0]} to {f.steps[1]}", f.measured, f.error, f.bound, f.unit, f.text, f.source)
+        (f.severity, f.code, f.layer or "whole model", "all" if f.t is None else f.t,
+         f"{f.steps[0]} to {f.steps[1]}", f.text, f.measured, f.error, f.bound, f.unit, f.source)
         for f in found
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -43,8 +44,8 @@ def render(run: Snapshot, view: View) -> Content:
         return Content(body=[notice("The rules failed.", run.failure, kind="warning")])
     if not found:
         return Content(body=[notice("No finding.", "No rule of the catalogue fired on this run.")])
-    widths = {"code": 80, "severity": 110, "layer": 180, "t": 70, "steps": 120, "measured": 110,
-              "± error": 100, "bound": 100, "unit": 150, "text": 420, "source": 320}  # fmt: skip
+    widths = {"severity": 100, "code": 70, "layer": 150, "t": 60, "steps": 110, "what": 520,
+              "measured": 110, "± error": 100, "bound": 90, "unit": 200, "source": 320}  # fmt: skip
     table = grid(
         frame(found),
         "Findings",
@@ -52,6 +53,7 @@ def render(run: Snapshot, view: View) -> Content:
         widths=widths,
         height="560px" if len(found) > 12 else None,
         select=True,
+        wrapped=("what", "unit", "source"),
     )
     first = "Choose a row (click, or arrow keys and space) to read it in full."
     return Content(
@@ -79,10 +81,7 @@ def detail(finding: Finding, view: View) -> list[Any]:
     return [
         html.H2([badge(finding.severity), f" {finding.code}: {place(finding)}"]),
         html.P(finding.text),
-        html.P(
-            f"Measured {finding.measured:.4g} ± {finding.error:.2g} {finding.unit}, "
-            f"bound {finding.bound:.4g}."
-        ),
+        html.P(f"Measured {measured(finding)}."),
         *_advice("What would help", [entry for entry in finding.advice if entry.helps]),
         *remedies,
         *_advice("What would not help", [entry for entry in finding.advice if not entry.helps]),

@@ -14,6 +14,19 @@ from .content import Content, Moment, show_switch
 from .layer import chosen
 from .pickers import layer_picker
 
+_DECAY_NAMES = {
+    "kept": "norm of dL/du over that of the layer above",
+    "error": "standard error of that",
+    "low": "predicted from",
+    "high": "predicted to",
+    "product": "norm of dL/du over the last layer's",
+    "product low": "that predicted from",
+    "product high": "that predicted to",
+    "per timestep": "factor of the rms per timestep back",
+    "leak alone": "that of the leak alone",
+}
+"""Headers of the table of decays; all are ratios, without unit."""
+
 
 def render(run: Snapshot, view: View) -> Content:
     """Return the page: the gradient over depth and time, and its decay beside the prediction."""
@@ -23,7 +36,7 @@ def render(run: Snapshot, view: View) -> Content:
     depth, decay, time = (show(piece, view) for piece in pieces(run, view))
     return Content(
         controls=[layer_picker(run, chosen(run, view)), *moment.controls(run), show_switch(view)],
-        body=[*moment.notes, depth, html.Div([decay, time], className="tiles")],
+        body=[*moment.notes, html.Div([depth, decay], className="tiles"), time],
         defaults=moment.defaults() | {"layer": chosen(run, view)},
         shape=(*moment.shape(run), len(run.layers)),
         unfinished=not moment.whole,
@@ -45,7 +58,7 @@ def pieces(run: Snapshot, view: View) -> list[Piece]:
         Piece(
             "decay",
             lambda: figures.gradient_decay(run, theme=theme, **at),
-            lambda: figures.decay_values(run, **at),
+            lambda: figures.decay_values(run, **at).rename(columns=_DECAY_NAMES),
             "layer",
         ),
         Piece(

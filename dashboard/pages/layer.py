@@ -5,19 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-from dash import html
+from dash import dcc, html
 
+from ...analysis.findings import Finding
 from .. import figures
 from ..catalogue import Snapshot
-from ..components import badge, notice
-from ..pieces import Piece, show
+from ..components import badge, named, notice
+from ..groups import ranked
+from ..pieces import ABSENT, Piece, show
 from ..view import View
-from ..words import nothing_yet, place, spec_line
+from ..words import nothing_yet, span, spec_line
 from .content import Content, Moment, show_switch
 from .pickers import layer_picker
 
 READING = 0.15
 """Seconds that a look spends on the ribbon of a long run; the next look goes on."""
+
+MOST_FINDINGS = 4
+"""Findings of the layer that are said; the page Findings has them all."""
 
 PROFILES = ("coverage", "gain", "rate", "gradient")
 """Metrics shown per timestep."""
@@ -53,25 +58,43 @@ def render(run: Snapshot, view: View) -> Content:
     law, ribbon, joint, *profiles = (show(piece, view) for piece in pieces(run, view))
     # The ribbon of a long run is read piece by piece.
     whole = figures.ribbon_values(run, name, mode=moment.mode, patience=0.0)[1]
+    # What was not recorded is said last: it must not stand between the figures.
+    missing = getattr(joint, "className", "") == ABSENT
     body: list[Any] = [
+        *_findings(run, name, view),
         law,
-        html.Div([ribbon, joint], className="tiles"),
+        ribbon if missing else html.Div([ribbon, joint], className="tiles"),
         html.Div(profiles, className="tiles"),
+        *([joint] if missing else []),
     ]
-    found = [finding for finding in run.findings if finding.layer == name]
-    if found:
-        body.append(html.H2(f"Findings in this layer ({len(found)})"))
-        body.append(
-            html.Ul(
-                [
-                    html.Li([badge(f.severity), f" {f.code} {place(f)}", html.Div(f.text)])
-                    for f in found
-                ],
-                className="findings",
-            )
-        )
     unfinished = not (whole and moment.whole)
     return Content(controls, [*moment.notes, *head, *body], defaults, shape, unfinished)
+
+
+def _findings(run: Snapshot, name: str, view: View) -> list[Any]:
+    """Return what the rules say about this layer, before the figures that show it."""
+    found = [finding for finding in ranked(run.findings) if finding.layer == name]
+    if not found:
+        return []
+    shown = [
+        html.Li(
+            [badge(each.severity), html.Strong(f" {each.code} "), f"{_when(each)}: {each.text}"]
+        )
+        for each in found[:MOST_FINDINGS]
+    ]
+    whole = view.but(page="findings", t=None, step=None)
+    more = (
+        [dcc.Link(f"All {len(found)} findings in this layer", href=whole.search())]
+        if len(found) > MOST_FINDINGS
+        else []
+    )
+    content = [html.Ul(shown, className="findings brief"), *more]
+    return [html.Section(content, id={"type": "live", "index": "found"}, **named("findings"))]
+
+
+def _when(finding: Finding) -> str:
+    at = [f"t = {finding.t}"] if finding.t is not None else []
+    return ", ".join([*at, span(finding.steps)])
 
 
 def pieces(run: Snapshot, view: View) -> list[Piece]:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from dash import dcc, html
 
-from ...analysis.findings import SEVERITIES, Finding
+from ...analysis.findings import Finding
 from .. import figures
 from ..catalogue import Snapshot
 from ..components import badge, notice, switch
-from ..figures_heatmap import MOST_WRITTEN
-from ..figures_style import number
+from ..figures_axes import MOST_WRITTEN
+from ..figures_style import short
+from ..groups import Group, grouped
 from ..metrics import METRICS
 from ..pieces import Piece, show
 from ..view import View
-from ..words import nothing_yet, place
+from ..words import count, measured, nothing_yet, since
 from .content import CHECKING, Content, Moment, show_switch
 from .pickers import choice_picker
 
-MOST_FINDINGS = 8
-"""Findings beside the heatmap, half as many for a deep network; the page Findings has them all."""
+MOST_FINDINGS = 6
+"""Rules beside the heatmap, half as many for a deep network; the page Findings has them all."""
+
+MOST_LAYERS = 4
+"""Layers that one of them names."""
 
 MOST_SCALARS = 4
 """Given numbers drawn under it; those of a deep network are chosen one at a time."""
@@ -65,10 +68,10 @@ def pieces(run: Snapshot, view: View) -> list[Piece]:
         return found.frame() if found is not None else pd.DataFrame()
 
     def marks() -> list[tuple[int, str]]:
-        return [
-            (finding.steps[0], f"{finding.code} {place(finding)}")
-            for finding in run.findings[:MOST_FINDINGS]
-        ]
+        began: dict[int, list[str]] = {}
+        for group in grouped(run.findings)[:MOST_FINDINGS]:
+            began.setdefault(group.steps[0], []).append(f"{group.worst.code} {group.title}")
+        return [(step, ", ".join(names)) for step, names in sorted(began.items())]
 
     return [
         Piece(
@@ -112,13 +115,16 @@ def _drawn(run: Snapshot, view: View) -> list[str]:
 
 
 def _findings(run: Snapshot, view: View) -> list[Any]:
-    """Return the gravest findings as links to the view that each speaks of."""
-    found = sorted(run.findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    """Return what is wrong, a rule each, with links to the views that they speak of."""
+    found = run.findings
+    shown = grouped(found)
     most = MOST_FINDINGS if _small(run) else MOST_FINDINGS // 2
-    items = [html.Li(_item(finding, view)) for finding in found[:most]]
+    items = [html.Li(_item(run, group, view)) for group in shown[:most]]
     whole = view.but(page="findings", layer="", t=None, step=None)
     more = (
-        [dcc.Link(f"All {len(found)} findings", href=whole.search())] if len(found) > most else []
+        [dcc.Link(f"All {len(found)} findings", href=whole.search())]
+        if len(found) > len(items)
+        else []
     )
     content: list[Any] = [html.Ul(items, className="findings"), *more]
     if not items:
@@ -129,22 +135,32 @@ def _findings(run: Snapshot, view: View) -> list[Any]:
     ]
 
 
-def _item(finding: Finding, view: View) -> list[Any]:
-    label = f"{finding.code} {place(finding)}"
-    target = view.but(
-        page="layer" if finding.layer else "findings",
-        layer=finding.layer,
-        t=finding.t,
-        step=finding.steps[1],
-    )
-    error = f" ± {number(finding.error)}" if np.isfinite(finding.error) else ""
-    numbers = (
-        f"{number(finding.measured)}{error} {finding.unit} "
-        f"against a bound of {number(finding.bound)}"
-    )
+def _item(run: Snapshot, group: Group, view: View) -> list[Any]:
+    worst, layers = group.worst, group.layers
+    where: list[Any] = [since(run, group.steps)]
+    if layers:
+        where = ["in "]
+        for name in layers[:MOST_LAYERS]:
+            mine = next(found for found in group.findings if found.layer == name)
+            where += [dcc.Link(short(name, 40), href=_target(mine, view), title=name), ", "]
+        if layers[MOST_LAYERS:]:
+            where += [f"{count(len(layers) - MOST_LAYERS, 'more layer')}, "]
+        where += [since(run, group.steps)]
+    at = [] if len(layers) < 2 else [short(worst.layer, 40)]
+    at += [] if worst.t is None else [f"t = {worst.t}"]
+    first = f"{', '.join(at)}: " if at else ""
     return [
-        badge(finding.severity),
+        badge(worst.severity),
         " ",
-        dcc.Link(label, href=target.search(), title=finding.layer or None),
-        html.Div(f"{numbers}. {finding.text}", className="quiet numbers"),
+        html.Strong(f"{worst.code} {group.title}"),
+        html.Div(where),
+        html.Div(
+            f"{first}{measured(worst)}. {worst.text}",
+            className="quiet numbers",
+        ),
     ]
+
+
+def _target(finding: Finding, view: View) -> str:
+    """Return the address of the view that a finding speaks of."""
+    return view.but(page="layer", layer=finding.layer, t=finding.t, step=finding.steps[1]).search()
