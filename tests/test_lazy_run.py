@@ -14,6 +14,7 @@ from synthetic import columns, header, row, write_run
 
 from spikescope.dashboard import lazy as lazy_module
 from spikescope.dashboard import part_index
+from spikescope.dashboard.catalogue import Catalogue
 from spikescope.dashboard.lazy import LazyRun, lazy
 from spikescope.dashboard.quantiles import QUANTILES
 from spikescope.data.compaction import keep_within
@@ -349,3 +350,14 @@ def test_merged_records_replace_what_was_read(tmp_path: Path) -> None:
     run.index()
     assert run.rows_at(0)["samples"].tolist() == [256] * 4  # one record stands for all four
     assert run.steps().tolist() == [0]
+    assert run.rows_at(20).empty
+
+
+def test_the_catalogue_sees_what_another_rank_writes(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", layers=2, timesteps=2, steps=range(0, 20, 10))
+    write_rank(path, 1, range(0, 10, 10))
+    catalogue = Catalogue(tmp_path)
+    assert catalogue.run("run").rows_at(10)["samples"].tolist() == [64] * 4
+    assert catalogue.run("run") is catalogue.run("run")
+    write_rank(path, 1, range(0, 20, 10))
+    assert catalogue.run("run").rows_at(10)["samples"].tolist() == [128] * 4
