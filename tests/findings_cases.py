@@ -466,6 +466,15 @@ CASES: dict[str, tuple[Case, ...]] = {
     ),
     "G7": (
         Case(lambda x: Made(change=_gradient(lambda k, t: 1.0 if k else x)), 1e-12, 0.0, "error"),
+        Case(
+            lambda x: _vital(
+                ("a.weight", "gradient_norm", 1.0),
+                ("b.weight", "no_gradient" if x else "gradient_norm", 1.0),
+            ),
+            0,
+            1,
+            "warning",
+        ),
     ),
     "G8": (
         Case(lambda x: Made(change=_set(grad_u_nonfinite=int(x))), 0, 1, "error"),

@@ -118,7 +118,8 @@ RULES: tuple[Rule, ...] = (
         regime.M2_SOURCE,
         regime.drift_in_training,
         regime.M2_BOUNDS,
-        "A smaller learning rate, or a norm before the layer.",
+        "A smaller learning rate, or a norm before the layer. What they would leave of the drift "
+        "is not predicted: the record of one training does not tell.",
     ),
     Rule(
         "M3",
@@ -199,7 +200,8 @@ RULES: tuple[Rule, ...] = (
         prediction.R5_SOURCE,
         prediction.off_prediction,
         prediction.R5_BOUNDS,
-        "None is needed: it says that units differ, or that the input remembers.",
+        "None is needed: it says that units differ, or that the input remembers. Nothing is "
+        "predicted: the prediction is what failed.",
     ),
     Rule(
         "G1",

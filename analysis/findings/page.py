@@ -25,10 +25,11 @@ HEAD = """# Catalogue of findings
 
 Generated: `python -m spikescope.analysis.findings` writes it, a test compares it with the rules.
 
-A rule fires when the one-sided 99 % interval of its figure clears the bound, over the last quarter
-of the records. Where a figure is arithmetic (a count, an exact 0), the interval has no width. Most
-figures need two records or more. Bounds over depth and over T hold per link beyond 10 links; those
-on precision are in units of the dtype and of the loss scale.
+A rule fires when the one-sided 99 % interval of its figure clears the bound (unless the bound says
+otherwise), over the last quarter of the records. Where every case was looked at (a count of steps
+or layers), the interval has no width; where none of the recorded samples shows a thing, it is the
+exact one of 0 out of n. Most figures need two records or more. Bounds over depth and over T hold
+per link beyond 10 links; those on precision are in units of the dtype and of the loss scale.
 
 A finding carries advice: remedies that were looked at, each with what it would change, predicted
 from the recording, or why it would not help here.

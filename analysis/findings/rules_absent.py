@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from .evidence import Evidence
-from .figures import stretch, total_over
+from .figures import none_of, stretch, total_over
 from .types import Advice, Bound, Finding
 
 G7_SOURCE = "a layer learns only through a gradient that is not exactly 0"
-G7_BOUNDS = (Bound(0.0, "rms of the gradient", "error", "arithmetic"),)
+G7_BOUNDS = (
+    Bound(0.0, "share of samples", "error", "arithmetic; no recorded sample got a gradient"),
+    Bound(0.0, "share of records", "warning", "arithmetic; a parameter never got one"),
+)
 
 
 def gradient_absent(evidence: Evidence) -> Iterator[Finding]:
@@ -53,16 +56,18 @@ def _absent(evidence: Evidence, place: int, layer: str, said: str) -> Finding:
     square = total_over(evidence.cube("grad_u_square")[place])
     known = ~np.isnan(evidence.cube("elements")[place]).all(axis=-1)
     records = len(evidence.window)
+    samples = np.nan_to_num(evidence.now("samples")[place]).max(axis=-1, initial=0.0).sum()
+    none = none_of(float(samples))
     return Finding(
         code="G7",
         severity="error",
         layer=layer,
         t=None,
         steps=stretch(evidence.steps[known], ~(square[known] > 0)),
-        measured=0.0,
-        error=0.0,
+        measured=none.value,
+        error=none.error,
         bound=0.0,
-        unit="rms of dL/du",
+        unit="share of samples that get a gradient",
         text=f"{said.format(layer=name)}. So it was in each of the last {records} recorded steps; "
         "its weights and those before it learn nothing.",
         source=G7_SOURCE,
@@ -89,16 +94,17 @@ def _parameters(evidence: Evidence) -> Iterator[Finding]:
     if not never:
         return
     first = never[0]
+    none = none_of(len(first.steps))
     yield Finding(
         code="G7",
         severity="warning",
         layer=evidence.known(first.layer),
         t=None,
         steps=(int(first.steps[0]), int(first.steps[-1])),
-        measured=0.0,
-        error=0.0,
+        measured=none.value,
+        error=none.error,
         bound=0.0,
-        unit="gradients",
+        unit="share of records with a gradient",
         text=f"{len(never)} trained parameters never got a gradient, {first.name!r} the first, "
         "while "
         f"{len(arrived)} others did. The loss does not depend on them.",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .evidence import Evidence
-from .figures import Figure, pool, stretch, total_over
+from .figures import Figure, pool, stretch, total_of_every, total_over
 from .grading import grade_above, grade_below
 from .types import Advice, Bound, Finding, Severity
 from .vitals import Series
@@ -52,7 +52,12 @@ G12_BOUNDS = (
         UPDATE_WARNING, "update over weight", "warning", "six times the healthy runs' most, 0.0168"
     ),
     Bound(UPDATE_ERROR, "update over weight", "error", "the step is as large as the weight"),
-    Bound(EARLY_WARNING, "norms of the weight", "warning", "in the first quarter, added up"),
+    Bound(
+        EARLY_WARNING,
+        "norms of the weight",
+        "warning",
+        "in the first quarter, added up; compared with the figure itself, not with its interval",
+    ),
     Bound(LOST_DIGITS, "update over weight, in spacings", "warning", "mostly rounded off"),
     Bound(0.0, "update over weight", "error", "a gradient arrives and nothing moves"),
 )
@@ -250,16 +255,19 @@ def _overwritten(
     evidence: Evidence, moved: list[tuple[Series, Series, Figure]]
 ) -> Iterator[Finding]:
     """Yield where the first steps were as large as the weights, whatever came after them."""
-    first = []
+    first: list[tuple[Figure, Series]] = []
     for series, _, now in moved:
         early = series.values[: max(2, len(series.values) // 4)]
-        total = float(np.nansum(early)) * _distance(series.steps[: len(early)])
-        if np.isfinite(now.value) and np.isfinite(total) and (early > UPDATE_WARNING).any():
-            first.append((total, series, int((early > UPDATE_WARNING).sum())))
-    worst = max(first, key=lambda entry: entry[0], default=None)
-    if worst is None or worst[2] < 2 or not worst[0] > EARLY_WARNING:
+        early = early[~np.isnan(early)]
+        total = total_of_every(early, _distance(series.steps[: len(early)]))
+        often = int((early > UPDATE_WARNING).sum()) >= 2
+        # The figure itself: few records of a steep fall leave a wide interval, and the bound lies
+        # far above what any healthy run shows.
+        if np.isfinite(now.value) and often and total.value > EARLY_WARNING:
+            first.append((total, series))
+    if not first:
         return
-    total, series, _ = worst
+    total, series = max(first, key=lambda entry: float(entry[0].value))
     above = np.flatnonzero(series.values > UPDATE_WARNING)
     yield Finding(
         code="G12",
@@ -267,14 +275,13 @@ def _overwritten(
         layer=evidence.known(series.layer),
         t=None,
         steps=(int(series.steps[above[0]]), int(series.steps[above[-1]])),
-        measured=total,
-        error=0.0,
+        measured=total.value,
+        error=total.error,
         bound=EARLY_WARNING,
         unit="norms of the weight that the first quarter moved it",
-        text=f"The first steps moved {series.name!r} by {total:.2g} times its norm in all, up to "
-        f"{float(np.nanmax(series.values)):.2g} in one. Its initialisation was overwritten; "
-        "what it "
-        "was chosen for is gone.",
+        text=f"The first steps moved {series.name!r} by {total.value:.2g} times its norm in all, "
+        f"up to {float(np.nanmax(series.values)):.2g} in one. Its initialisation was overwritten; "
+        "what it was chosen for is gone.",
         source=G12_SOURCE,
         remedies=("smaller learning rate", "warm-up"),
         advice=(

@@ -10,7 +10,7 @@ from ...data.runs import Layer
 from ..whatif import VALID_THRESHOLD
 from .advice_window import recorded_law
 from .evidence import Evidence
-from .figures import Figure, pool_over, stretch, total_over
+from .figures import Figure, pool_over, share_below, stretch, total_over
 from .grading import MILDER, grade_above, with_worst_note
 from .types import Advice, Bound, Finding, Severity
 from .vitals import Series
@@ -185,19 +185,19 @@ def _uneven_layers(evidence: Evidence) -> Iterator[Finding]:
         most = int(np.nanargmax(values))
         edge = QUIET * float(values[most])
         error = np.nan_to_num(rate.error[place][timesteps])
-        lost = np.flatnonzero(values + 2.326 * error < edge)
-        share = len(lost) / len(timesteps)
-        if not share > LOST_NOTE:
+        one = share_below(values, np.hypot(error, QUIET * error[most]), edge)
+        if not one.low > LOST_NOTE:
             continue
-        severity, bound = grade_above(share, LOST_NOTE, LOST_WARNING, MILDER)
+        lost = np.flatnonzero(values < edge)
+        severity, bound = grade_above(one.low, LOST_NOTE, LOST_WARNING, MILDER)
         yield Finding(
             code="R3",
             severity=severity,
             layer=layer,
             t=int(timesteps[lost[0]]) + 1,
             steps=evidence.span,
-            measured=share,
-            error=0.0,
+            measured=one.value,
+            error=one.error,
             bound=bound,
             unit="share of timesteps",
             text=f"At {len(lost)} of {len(timesteps)} timesteps, t = {int(timesteps[lost[0]]) + 1} "

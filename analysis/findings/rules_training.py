@@ -38,7 +38,7 @@ LEAST_STEPS = 100
 BLOCKS = 8
 """Blocks of the last quarter whose spread is the error of its mean: steps hang together."""
 
-T1_SOURCE = "a loss is a finite number"
+T1_SOURCE = "a loss is a finite number; each one told is looked at, so that the count has no error"
 T4_SOURCE = "ours after Kook et al., arXiv 2511.08708: what a batch norm sees of the shift over t"
 T5_SOURCE = "running statistics against those of the batch"
 T6_SOURCE = "batch norm and dropout train in training mode"
