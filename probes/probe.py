@@ -120,7 +120,11 @@ class Probe:
 
     def __enter__(self) -> Probe:
         self._entered = True
-        self._guarded(self._session.attach)(self._guarded)
+        try:
+            self._guarded(self._session.attach)(self._guarded)
+        except BaseException as error:  # an interrupt: no __exit__ will follow
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(
@@ -151,6 +155,15 @@ class Probe:
     def cost(self) -> dict[str, Any]:
         """What recording has cost so far: share of the training's time, steps, seconds."""
         return self._session.pace.facts()
+
+    @property
+    def memory(self) -> dict[str, dict[str, int]]:
+        """Bytes that a recorded step takes on the device, by layer, the most so far.
+
+        ``"statistics"`` is what is kept of it until it has left for the host; ``"potentials"``, of
+        a layer that is read by replay, waits for the backward pass. Nothing stays after the step.
+        """
+        return self._session.memory
 
     def step(self, loss: Tensor | float | None = None, **scalars: Tensor | float) -> None:
         """End one training step; call it after ``optimizer.step()``.

@@ -5,6 +5,7 @@ What is done here may fail: the probe that asks for it catches that, and switche
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,11 @@ class Session:
     def recording(self) -> bool:
         """Whether the current step is being recorded."""
         return self._recorder is not None and self._recorder.armed
+
+    @property
+    def memory(self) -> dict[str, dict[str, int]]:
+        """What the record of each layer takes on its device."""
+        return {} if self._recorder is None else dict(self._recorder.memory)
 
     @property
     def path(self) -> str | Path | None:
@@ -233,7 +239,9 @@ class Session:
         """Write which layers there are, where a recorded step has told more about it."""
         assert self._recorder is not None
         heard = self._recorder.entries()
-        layers = known_layers(self._model, self._known, self._recorder.refused, heard)
+        layers = known_layers(
+            self._model, self._known, self._recorder.refused, heard, self._recorder.memory
+        )
         if not self.outlet.is_open:
             if not any(layer.get("covered", True) for layer in layers):
                 self._stay_off(layers)
@@ -279,11 +287,11 @@ class Session:
 
     def detach(self, state: str, error: str | None) -> None:
         """Remove every hook, write what is left, say how the run ended."""
-        if self.recording:
-            # The step was not ended by step(): what it saw is incomplete and not recorded.
-            self._disarm()
+        # A step that was not ended by step() is incomplete and not recorded.
+        self._disarm()
         self.active = False
         self._release()
+        self._forget()
         if not self.outlet.is_open:
             self.outlet.stay_shut()
             return
@@ -315,13 +323,19 @@ class Session:
 
     def fail(self, error: Exception) -> None:
         """Switch off after an error of ours: no hook stays, nothing more is written."""
-        self._disarm()
         self.active = False
-        self._release()
         where = f" at step {self._step}" if self._step else ""
         text = f"recording stopped{where}, the training goes on: {describe(error)}"
+        # Each of these may fail for the same reason: the others are done all the same.
+        for last in (
+            self._disarm,
+            self._release,
+            lambda: self.outlet.fail(steps=self._step, error=describe(error)),
+        ):
+            with contextlib.suppress(Exception):
+                last()
+        self._forget()
         self.say("", "failed", text, event=False)
-        self.outlet.fail(steps=self._step, error=describe(error))
 
     def say(self, layer: str, kind: str, text: str, *, event: bool = True) -> None:
         """Tell the user something once; see :meth:`.journal.Journal.say`."""
@@ -330,6 +344,10 @@ class Session:
     def _disarm(self) -> None:
         if self._recorder is not None:
             self._recorder.disarm()
+
+    def _forget(self) -> None:
+        """Let go of the model: who keeps the probe does not keep it alive."""
+        self._recorder, self._model = None, nn.Module()
 
     def _vitals_failed(self, error: Exception) -> None:
         text = f"parameters and batch norms are not recorded: {describe(error)}"
