@@ -82,12 +82,10 @@ class Recorder:
     def disarm(self) -> None:
         """Leave nothing behind in the model, and forget the step."""
         self.armed = False
-        self._eager.close()
-        for hooks in self.hooks:
-            hooks.disarm()
-        self._tap.disarm()
-        self._vitals.disarm()
-        self.attached.disarm()
+        with contextlib.ExitStack() as every:  # each is done, also where another one fails
+            every.callback(self._eager.close)
+            for part in (*self.hooks, self._tap, self._vitals, self.attached):
+                every.callback(part.disarm)
 
     def finish(self, batch: Batch, say: Say) -> None:
         """End a step: put what was heard into a batch."""
