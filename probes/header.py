@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -79,6 +80,7 @@ def known_layers(
     before: list[dict[str, Any]],
     refused: list[dict[str, Any]],
     heard: list[dict[str, Any]],
+    memory: Mapping[str, Mapping[str, int]],
 ) -> list[dict[str, Any]]:
     """Return the entries of all layers after a recorded step, in network order.
 
@@ -87,6 +89,7 @@ def known_layers(
         before: the entries so far.
         refused: entries of the layers that no adapter can read.
         heard: entries of the layers that were read in another way, or cannot be.
+        memory: bytes that the record of each layer takes on its device.
     """
     entries = {entry["name"]: entry for entry in before}
     for entry in refused:
@@ -97,6 +100,9 @@ def known_layers(
         if not entry["covered"] and known:
             entry = {**entry, "reason": f"{known}; and {entry['reason']}"}
         entries[entry["name"]] = entry
+    for name, sizes in memory.items():
+        if name in entries:
+            entries[name] = {**entries[name], "memory": dict(sizes)}
     order = [name for name, _ in plain_modules(model)]
 
     def place(name: str) -> int:

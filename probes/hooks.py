@@ -74,6 +74,7 @@ class LayerHooks:
     ``forward`` and ``backward`` hold the statistics of the step, keyed by (mode, first timestep,
     number of timesteps); ``notes`` holds (kind, sentence) about what could not be recorded;
     ``sequences`` holds the number of timesteps of each sequence that the layer went through.
+    ``held`` counts the bytes of potentials that wait for the backward pass.
     ``joints`` (keyed like ``backward``) and ``maps`` (by mode: spikes of each unit, and samples
     times timesteps) hold what only the level "full" reads.
     """
@@ -109,6 +110,7 @@ class LayerHooks:
         self._repeats = Repeats()
         self._could_learn = False
         self.reached = False
+        self.held = 0
 
     def arm(self) -> None:
         """Put the hooks in place for the coming step."""
@@ -129,7 +131,7 @@ class LayerHooks:
         self.joints, self.maps = {}, {}
         self.sequences = []
         self._entered, self._last, self._fired, self._half = None, None, None, []
-        self._could_learn, self.reached = False, False
+        self._could_learn, self.reached, self.held = False, False, 0
         self._repeats.forget()
 
     @property
@@ -237,6 +239,7 @@ class LayerHooks:
             keep_u=self._level.gradients,
         )
         call = _Call(t, "train" if module.training else "eval", spec, surrogate, u, spikes)
+        self.held += 0 if u is None else u.nbytes
         self._fold(self.forward, call, block)
         if self._level.fine:
             self._map(call)

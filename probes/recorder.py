@@ -34,6 +34,9 @@ class Recorder:
         time_axis: see :func:`.probe.watch`.
         level: what is read of a step.
         vitals_failed: called with the error if the further figures cannot be read.
+
+    ``memory`` holds, by layer, the bytes that its statistics take on its device, and those of the
+    potentials that wait for the backward pass; None of it is left after the step.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Recorder:
         vitals_failed: Callable[[Exception], None],
     ) -> None:
         self.armed = False
+        self.memory: dict[str, dict[str, int]] = {}
         self.found, self.refused = found, refused
         self.hooks = [LayerHooks(layer, adapter, guard, unscale, level) for layer, adapter in found]
         names = {module: name for name, module in plain_modules(model)}
@@ -106,8 +110,20 @@ class Recorder:
             for key, block in record.forward.items():
                 mode, t, _ = key
                 batch.blocks.append((mode, name, t, block | record.backward.get(key, {})))
-            batch.fine += _fine(name, record)
+            fine = list(_fine(name, record))
+            batch.fine += fine
+            self._weigh(name, record, fine)
         batch.vitals = self._vitals.finish()
+
+    def _weigh(self, name: str, record: LayerHooks | Stream, fine: list[Fine]) -> None:
+        """Note the bytes that a layer's record has on its device, the most of any step."""
+        blocks = [*record.forward.values(), *record.backward.values()]
+        kept = [value for block in blocks for value in block.values()]
+        now = {"statistics": sum(value.nbytes for value in (*kept, *(f.counts for f in fine)))}
+        if isinstance(record, LayerHooks):
+            now["potentials"] = record.held
+        before = self.memory.get(name, {})
+        self.memory[name] = {what: max(size, before.get(what, 0)) for what, size in now.items()}
 
     def entries(self) -> list[dict[str, Any]]:
         """Return what the run says of the layers that were heard, and of those that cannot be."""
