@@ -6,26 +6,14 @@ import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from small_images import two_halves
 
 from spikescope import open_run
 from spikescope.cli_demo import side_by_side
-from spikescope.data.datasets import Dataset
 from spikescope.probes import demo
-
-
-def halves(count: int = 256, seed: int = 0) -> Dataset:
-    """Return images that are bright in the upper or in the lower half, and noise."""
-    random = np.random.default_rng(seed)
-    targets = np.arange(count) % 2
-    inputs = random.uniform(0, 0.3, (count, 1, 8, 8)).astype(np.float32)
-    inputs[targets == 0, :, :4] += 0.7
-    inputs[targets == 1, :, 4:] += 0.7
-    half = count // 2
-    return Dataset(inputs[:half], targets[:half], inputs[half:], targets[half:], "two halves")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +35,7 @@ def test_what_cannot_run_leaves_no_folder(
 
 
 def test_the_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "load", lambda name, seed: halves(seed=seed))
+    monkeypatch.setattr(demo, "load", lambda name, seed: two_halves(256, seed))
     threads = torch.get_num_threads()
     text = io.StringIO()
     (tmp_path / "demo").mkdir()

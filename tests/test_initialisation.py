@@ -7,8 +7,6 @@ pooled standard deviation of u without reset, and the rate with reset.
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import json
 
 import numpy as np
@@ -35,15 +33,6 @@ from spikescope.analysis.initialisation import (
 from spikescope.analysis.neuron_spec import NeuronSpec
 from spikescope.analysis.preset import recommend_by_numbers
 from spikescope.analysis.sparsity import sparsity_loss, sparsity_weight, spike_count_loss
-
-MODULES = ("initialisation", "dale", "decolle", "sparsity", "preset")
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_examples(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"spikescope.analysis.{module}"))
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 def stork_kernel(dt: float = 1e-3) -> Kernel:

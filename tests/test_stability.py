@@ -10,9 +10,6 @@ recurrent to input variance with the weights that each form asks for; ``stabilit
 
 from __future__ import annotations
 
-import doctest
-import importlib
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -33,15 +30,6 @@ from spikescope.analysis.stability import (
     recurrent_weight_variance,
 )
 from spikescope.analysis.surrogate import Surrogate
-
-MODULES = ("drive_law", "recurrent_density", "stability", "roots", "gradient_statistics")
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_examples(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"spikescope.analysis.{module}"))
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 @pytest.mark.parametrize("table", ["rnn", "growth"])

@@ -11,8 +11,6 @@ are printed to 10 digits. The tv columns carry the error of that quadrature at t
 from __future__ import annotations
 
 import csv
-import doctest
-import importlib
 import json
 import math
 import re
@@ -78,13 +76,6 @@ def differences(row: dict[str, str], law: StationaryLaw) -> dict[str, float]:
         ),
         "lambda_3": abs(abs(law.lambda_3) - number(row, "lambda3_abs")),
     }
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_examples(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"spikescope.analysis.{module}"))
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 @pytest.mark.parametrize("case", SOLVED)

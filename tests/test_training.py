@@ -7,23 +7,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from small_images import two_halves
 from torch import nn
 
 from spikescope.data.datasets import Dataset
 from spikescope.probes.lif import LIF
 from spikescope.probes.models.networks import digits_net
 from spikescope.probes.models.training import find_device, measure_accuracy, train
-
-
-def two_classes(count=20, seed=0):
-    """Return images that are bright in the upper or in the lower half, and noise."""
-    random = np.random.default_rng(seed)
-    targets = np.arange(count) % 2
-    inputs = random.uniform(0, 0.3, (count, 1, 8, 8)).astype(np.float32)
-    inputs[targets == 0, :, :4] += 0.7
-    inputs[targets == 1, :, 4:] += 0.7
-    half = count // 2
-    return Dataset(inputs[:half], targets[:half], inputs[half:], targets[half:], "two classes")
 
 
 def tiny_net(seed=0, **settings):
@@ -52,7 +42,7 @@ def test_same_seed_gives_the_same_losses_and_weights_bit_for_bit():
     runs = []
     for order_seed in (3, 3, 4):
         net = tiny_net()
-        history = train(net, two_classes(), epochs=2, batch_size=4, seed=order_seed)
+        history = train(net, two_halves(), epochs=2, batch_size=4, seed=order_seed)
         runs.append((history, net.state_dict()))
     (first, weights), (again, weights_again), (other, _) = runs
     assert first == again
@@ -63,18 +53,18 @@ def test_same_seed_gives_the_same_losses_and_weights_bit_for_bit():
 def test_the_loop_leaves_the_global_random_state_alone():
     net = tiny_net()
     before = torch.get_rng_state()
-    train(net, two_classes(), epochs=1, batch_size=4)
+    train(net, two_halves(), epochs=1, batch_size=4)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_a_probe_is_told_everything_and_changes_nothing():
-    alone = train(tiny_net(), two_classes(), epochs=2, batch_size=4)
+    alone = train(tiny_net(), two_halves(), epochs=2, batch_size=4)
     net = tiny_net()
     probe = NotingProbe(net)
     steps, epochs = [], []
     watched = train(
         net,
-        two_classes(),
+        two_halves(),
         epochs=2,
         batch_size=4,
         probe=probe,
@@ -93,7 +83,7 @@ def test_a_probe_is_told_everything_and_changes_nothing():
 
 
 def test_losses_are_the_cross_entropy_of_each_batch():
-    data = two_classes()
+    data = two_halves()
     net = tiny_net()
     twin = copy.deepcopy(net)
     history = train(net, data, epochs=1, batch_size=10)
@@ -105,7 +95,7 @@ def test_losses_are_the_cross_entropy_of_each_batch():
 
 def test_a_network_learns_what_can_be_learned():
     net = tiny_net(channels=4)
-    data = two_classes(40)
+    data = two_halves(40)
     history = train(net, data, epochs=15, batch_size=10, learning_rate=1e-2)
     assert np.mean(history.losses[-2:]) < 0.3 < np.mean(history.losses[:2])
     assert history.accuracies[-1] >= 0.9
@@ -136,7 +126,7 @@ def test_accuracy_counted_by_hand(batch_size):
 def test_measuring_leaves_the_mode_and_the_norm_as_they_were(training):
     net = tiny_net().train(training)
     before = copy.deepcopy(net.state_dict())
-    measure_accuracy(net, two_classes())
+    measure_accuracy(net, two_halves())
     assert net.training is training
     after = net.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -157,7 +147,7 @@ class SingleSteps(nn.Module):
 def test_single_step_layers_start_fresh_with_each_batch():
     torch.manual_seed(0)
     # Batches of 4, 4 and 2: a state that stayed would not even fit the next one.
-    history = train(SingleSteps(), two_classes(), epochs=1, batch_size=4)
+    history = train(SingleSteps(), two_halves(), epochs=1, batch_size=4)
     assert len(history.losses) == 3
 
 
@@ -165,11 +155,11 @@ def test_single_step_layers_start_fresh_with_each_batch():
 def test_counts_below_one_are_refused(name):
     settings = {"epochs": 1, "batch_size": 4, name: 0}
     with pytest.raises(ValueError, match=f"{name}=0 is not possible: it must be at least 1"):
-        train(tiny_net(), two_classes(), **settings)
+        train(tiny_net(), two_halves(), **settings)
 
 
 def test_empty_parts_are_named():
-    data = two_classes()
+    data = two_halves()
     empty = data.train_inputs[:0], data.train_targets[:0]
     with pytest.raises(ValueError, match="training part of 'nothing' is empty"):
         train(tiny_net(), Dataset(*empty, *empty, "nothing"), epochs=1)
