@@ -238,6 +238,8 @@ class LayerHooks:
             histogram=self._level.histogram,
             keep_u=self._level.gradients,
         )
+        if not self._level.gradients:
+            u = None
         call = _Call(t, "train" if module.training else "eval", spec, surrogate, u, spikes)
         self.held += 0 if u is None else u.nbytes
         self._fold(self.forward, call, block)

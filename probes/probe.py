@@ -161,7 +161,8 @@ class Probe:
         """Bytes that a recorded step takes on the device, by layer, the most so far.
 
         ``"statistics"`` is what is kept of it until it has left for the host; ``"potentials"``, of
-        a layer that is read by replay, waits for the backward pass. Nothing stays after the step.
+        a layer that is read by replay, waits for the backward pass; under the name "" stand samples
+        of the parameters, from before they are moved. Nothing stays after the step.
         """
         return self._session.memory
 

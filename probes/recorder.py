@@ -36,7 +36,8 @@ class Recorder:
         vitals_failed: called with the error if the further figures cannot be read.
 
     ``memory`` holds, by layer, the bytes that its statistics take on its device, and those of the
-    potentials that wait for the backward pass; None of it is left after the step.
+    potentials that wait for the backward pass; under "" those of the sampled parameters. None of it
+    is left after the step.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Recorder:
             fine = list(_fine(name, record))
             batch.fine += fine
             self._weigh(name, record, fine)
+        self.memory[""] = {"parameters": self._vitals.held}
         batch.vitals = self._vitals.finish()
 
     def _weigh(self, name: str, record: LayerHooks | Stream, fine: list[Fine]) -> None:

@@ -66,6 +66,11 @@ class Vitals:
         except Exception as error:
             self._give_up(error)
 
+    @property
+    def held(self) -> int:
+        """Bytes of samples of the parameters that are kept during a recorded step."""
+        return self._parameters.held
+
     def finish(self) -> list[Reading]:
         """Return the step's figures; call it after the optimiser's step."""
         if self._off:

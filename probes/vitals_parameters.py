@@ -52,6 +52,11 @@ class ParameterVitals:
                 self._kept.append(_Known(module, name, parameter, sampled(parameter).clone()))
                 self.device = parameter.device
 
+    @property
+    def held(self) -> int:
+        """Bytes of the values that are kept until the step has moved them."""
+        return sum(entry.before.nbytes for entry in self._kept)
+
     def disarm(self) -> None:
         """Forget the values."""
         self._kept = []
