@@ -89,7 +89,8 @@ class Recorder:
         self.armed = False
         with contextlib.ExitStack() as every:  # each is done, also where another one fails
             every.callback(self._eager.close)
-            for part in (*self.hooks, self._tap, self._vitals, self.attached):
+            parts: list[Any] = [*self.hooks, self._tap, self._vitals, self.attached]
+            for part in parts:
                 every.callback(part.disarm)
 
     def finish(self, batch: Batch, say: Say) -> None:

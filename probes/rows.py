@@ -30,7 +30,7 @@ def records(batch: Batch) -> dict[str, Any]:
         for k in range(len(block["samples"]))
     ]
     modes, layers, timesteps = zip(*rows, strict=True)
-    out = {
+    out: dict[str, Any] = {
         "step": np.full(len(rows), batch.step),
         "mode": list(modes),
         "layer": list(layers),
