@@ -385,13 +385,10 @@ def forward_kernel(
         bins = tl.arange(0, BINS)
         for doublings in tl.static_range(0, 8):
             exponent = widest - doublings
-            found = tl.load(
-                density + exponent * BINS + bins,
-                mask=bins < BINS * (exponent >= 0).to(tl.int32),
-                other=0,
-            )
+            there = (bins >= 0) & (exponent >= 0)
+            found = tl.load(density + exponent * BINS + bins, mask=there, other=0)
             merged = tl.sum(tl.reshape(found, [BINS >> doublings, 1 << doublings]), axis=1)
-            place = HALF - (HALF >> doublings) + tl.arange(0, BINS >> doublings)
+            place = tl.arange(0, BINS >> doublings) + (HALF - (HALF >> doublings))
             tl.atomic_add(density_out + place, merged.to(tl.int64), sem="relaxed")
         # Still finer ones lie in the two bins beside the threshold.
         found = tl.zeros([BINS], tl.int64)
