@@ -106,8 +106,7 @@ def _parameters(evidence: Evidence) -> Iterator[Finding]:
         bound=0.0,
         unit="share of records with a gradient",
         text=f"{len(never)} trained parameters never got a gradient, {first.name!r} the first, "
-        "while "
-        f"{len(arrived)} others did. The loss does not depend on them.",
+        f"while {len(arrived)} others did. The loss does not depend on them.",
         source=G7_SOURCE,
         remedies=("restore the path",),
     )

@@ -313,17 +313,16 @@ def _mend_time(evidence: Evidence, place: int, per_step: float) -> tuple[Advice,
     if not isinstance(decay, int | float):
         return ()
     if per_step > 0.9 * float(decay):
+        kept = min(0.1 ** (1 / REFERENCE_LINKS), 0.99)
         text = (
             f"The factor of {per_step:.2g} per timestep is about the decay {decay:.3g}: a decay of "
-        )
-        text += (
-            f"{min(0.1 ** (1 / REFERENCE_LINKS), 0.99):.2g} would keep a tenth over 10 timesteps."
+            f"{kept:.2g} would keep a tenth over {REFERENCE_LINKS} timesteps."
         )
         return (Advice("decay", True, text, "factor per timestep", per_step),)
     text = (
         f"The decay {decay:.3g} alone would keep more than {per_step:.2g} per timestep: the reset "
+        "takes the rest, so a longer memory would not help; a loss at every timestep would."
     )
-    text += "takes the rest, so a longer memory would not help; a loss at every timestep would."
     return (
         Advice("decay", False, text, "factor per timestep", per_step),
         Advice(

@@ -31,8 +31,7 @@ FACTOR_WARNING = 10.0
 
 G10_SOURCE = (
     "ours after Kook et al., arXiv 2511.08708: a gradient whose mean is lost in its noise, and "
-    "steps "
-    "of 1e-2 of the value, make a random walk"
+    "steps of 1e-2 of the value, make a random walk"
 )
 G11_SOURCE = (
     "Euler's theorem: sum of s dL/ds is 0 where what follows does not feel the scale "
@@ -91,8 +90,7 @@ def threshold_walks(evidence: Evidence) -> Iterator[Finding]:
             unit="share of the value per step",
             text=f"Each step moves {gradient.name!r} by {one.value:.1%}, while the mean of its "
             f"gradient is {signal:.2g} of its noise over {len(series)} records. It walks at "
-            "random, "
-            "and threshold or decay with it.",
+            "random, and threshold or decay with it.",
             source=G10_SOURCE,
             remedies=("smaller learning rate", "TrSG"),
             advice=_trsg(evidence, gradient.layer, one.value),
@@ -104,9 +102,8 @@ def _trsg(evidence: Evidence, layer: str, share: float) -> tuple[Advice, ...]:
     rate = Advice(
         "smaller learning rate",
         True,
-        f"Give this value a learning rate {share / 1e-3:.0f} times smaller, in a parameter "
-        "group of "
-        "its own.",
+        f"Give this value a learning rate {share / 1e-3:.0f} times smaller, in a parameter group "
+        "of its own.",
         "share of the value per step",
         share,
         1e-3,
@@ -149,10 +146,8 @@ def scale_absorbed(evidence: Evidence) -> Iterator[Finding]:
                 bound=ABSORBED_NOTE,
                 unit="|sum of s dL/ds| over sum of |s dL/ds|",
                 text="A change of the height of its spikes would change the loss by "
-                f"{felt.figure.value:.1e} "
-                "of what its parts do: a batch norm behind it absorbs the scale. A surrogate that "
-                "relies "
-                "on the height (TrSG) equals RS here.",
+                f"{felt.figure.value:.1e} of what its parts do: a batch norm behind it absorbs the "
+                "scale. A surrogate that relies on the height (TrSG) equals RS here.",
                 source=G11_SOURCE,
                 remedies=(),
                 advice=(
@@ -160,8 +155,7 @@ def scale_absorbed(evidence: Evidence) -> Iterator[Finding]:
                         "TrSG",
                         False,
                         f"With an index of {felt.figure.value:.1e} the factor threshold that TrSG "
-                        "puts on "
-                        "the spike is divided out again.",
+                        "puts on the spike is divided out again.",
                     ),
                 ),
             )
@@ -266,10 +260,8 @@ def stuck(evidence: Evidence) -> Iterator[Finding]:
         bound=0.0,
         unit="norm of the update",
         text=f"{first.name!r}{at} asks to be trained, and none of {len(first.values)} recorded "
-        "steps "
-        f"moved it; so do {len(still) - 1} others of its kind. It is at a clamp, gets no "
-        "gradient, or "
-        "the optimiser does not hold it.",
+        f"steps moved it; so do {len(still) - 1} others of its kind. It is at a clamp, gets no "
+        "gradient, or the optimiser does not hold it.",
         source=T3_SOURCE,
         remedies=("optimiser",),
         advice=(

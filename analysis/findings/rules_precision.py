@@ -34,8 +34,7 @@ G8_SOURCE = "a gradient is a finite number"
 G9_SOURCE = "smallest normal number of the gradient's dtype, against rms times loss scale"
 G12_SOURCE = (
     "usual advice 1e-3 per step (A. Karpathy, CS231n); SageMaker Debugger's 10 and 1e-8 never "
-    "fire; "
-    "the lower bound is the spacing of the weight's dtype"
+    "fire; the lower bound is the spacing of the weight's dtype"
 )
 
 G8_BOUNDS = (
@@ -112,8 +111,7 @@ def gradient_not_finite(evidence: Evidence) -> Iterator[Finding]:
         bound=0.0,
         unit="share of records",
         text=f"NaN or infinite values in {where} at {len(hit)} of {len(steps)} recorded steps, "
-        "first "
-        f"at step {int(hit[0])}. {after}",
+        f"first at step {int(hit[0])}. {after}",
         source=G8_SOURCE,
         remedies=("gradient clipping", "smaller learning rate"),
         advice=(
@@ -164,11 +162,9 @@ def gradient_underflow(evidence: Evidence) -> Iterator[Finding]:
                 error=figure.error,
                 bound=bound,
                 unit="rms times loss scale over the smallest normal number",
-                text=f"The rms of the gradient times the loss scale of {factor:.3g} is "
-                f"{ratio:.2g} of "
-                f"the smallest normal number of its dtype ({normal:.1e}); {zeros:.0%} of its "
-                "values "
-                "are exactly 0. What is below loses its digits or vanishes.",
+                text=f"The rms of the gradient times the loss scale of {factor:.3g} is {ratio:.2g} "
+                f"of the smallest normal number of its dtype ({normal:.1e}); {zeros:.0%} of its "
+                "values are exactly 0. What is below loses its digits or vanishes.",
                 source=G9_SOURCE,
                 remedies=("loss scale", "bf16"),
                 advice=(
@@ -231,9 +227,8 @@ def _too_large(evidence: Evidence, moved: list[tuple[Series, Series, Figure]]) -
         error=one.error,
         bound=bound,
         unit="norm of the update over norm of the weight",
-        text=f"One step changes {series.name!r} by {one.value:.2g} of its norm, and "
-        f"{len(large)} of "
-        f"{len(moved)} weights by more than {UPDATE_WARNING:g}. What was learnt is overwritten "
+        text=f"One step changes {series.name!r} by {one.value:.2g} of its norm, and {len(large)} "
+        f"of {len(moved)} weights by more than {UPDATE_WARNING:g}. What was learnt is overwritten "
         f"within {max(1.0 / one.value, 1.0):.0f} steps.",
         source=G12_SOURCE,
         remedies=("smaller learning rate",),
@@ -288,9 +283,8 @@ def _overwritten(
             Advice(
                 "warm-up",
                 True,
-                f"A learning rate {float(np.nanmax(series.values)) / 1e-2:.0f} times smaller "
-                "in the "
-                "first steps gives updates of 1e-2 of the norm.",
+                f"A learning rate {float(np.nanmax(series.values)) / 1e-2:.0f} times smaller in "
+                "the first steps gives updates of 1e-2 of the norm.",
                 "update over weight",
                 float(np.nanmax(series.values)),
                 1e-2,
@@ -325,10 +319,8 @@ def _too_small(
     series, one, lost, still = (stuck or small)[0]
     text = (
         f"A gradient arrives at {series.name!r} and {len(stuck) - 1} other weights of "
-        f"{len(moved)}, "
-        f"yet no step moved them in {len(series.recent)} recorded steps. The optimiser does "
-        "not hold "
-        "them, its rate is 0, or probe.step() is called before it."
+        f"{len(moved)}, yet no step moved them in {len(series.recent)} recorded steps. The "
+        "optimiser does not hold them, its rate is 0, or probe.step() is called before it."
         if still
         else f"One step changes {series.name!r} by {one.value:.1e} of its norm, "
         f"{one.value / lost:.2g} times what its dtype can tell apart from nothing ({lost:.1e}). "
@@ -351,8 +343,7 @@ def _too_small(
             Advice(
                 "optimiser",
                 True,
-                "Build the optimiser from model.parameters() after the model is complete, and "
-                "look "
+                "Build the optimiser from model.parameters() after the model is complete, and look "
                 f"whether {series.name!r} is in its param_groups.",
             )
             if still

@@ -89,10 +89,9 @@ def _against_law(evidence: Evidence, place: int, last: int, one: Figure) -> Find
         bound=PREDICTED_NOTE,
         unit="factor between recorded and predicted rate",
         text=f"At t = {last + 1} the layer fires with a rate of {one.value:.2g}, {factor:.1f} "
-        "times "
-        f"{side} than its stationary law ({predicted:.2g}) under an input of mean {given.mean:.2g} "
-        f"and spread {given.std:.2g}. Units that differ, or an input with memory, would "
-        "explain it.",
+        f"times {side} than its stationary law ({predicted:.2g}) under an input of mean "
+        f"{given.mean:.2g} and spread {given.std:.2g}. Units that differ, or an input with memory, "
+        "would explain it.",
         source=R5_SOURCE,
         remedies=(),
     )

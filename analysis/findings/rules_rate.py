@@ -42,9 +42,8 @@ LAYERS_NOTE = 0.01
 benchmark is at 0.629: the bound speaks of a layer that is all but cut off."""
 
 R1_SOURCE = (
-    "two levels as in SageMaker Debugger's DeadRelu (a unit is dead if..., a layer is bad if "
-    "50 % are); "
-    "a unit is dead if a whole batch gives it no spike"
+    "two levels as in SageMaker Debugger's DeadRelu (a unit is dead if..., a layer is bad if 50 % "
+    "are); a unit is dead if a whole batch gives it no spike"
 )
 R2_SOURCE = "two levels as in SageMaker Debugger's SaturatedActivation: 50 % of the units"
 R3_SOURCE = (
@@ -99,10 +98,9 @@ def _quiet_layer(evidence: Evidence, layer: Layer, place: int, one: Figure) -> F
         error=0.0 if np.isnan(one.error) else one.error,
         bound=SILENT_RATE,
         unit="spikes / element / timestep",
-        text=f"{layer.name!r} {said} in the last {len(evidence.window)} recorded steps: at best "
-        f"(t = {t}) the mean of u is {mean:.2g} against a threshold of "
-        f"{_threshold(evidence, place):.3g}. "
-        "What follows it gets an input without content.",
+        text=f"{layer.name!r} {said} in the last {len(evidence.window)} recorded steps: at best (t "
+        f"= {t}) the mean of u is {mean:.2g} against a threshold of "
+        f"{_threshold(evidence, place):.3g}. What follows it gets an input without content.",
         source=R1_SOURCE,
         remedies=("threshold", "weight scale", "bias shift"),
         advice=_rate_advice(evidence, layer, place),
@@ -122,9 +120,8 @@ def _dead_units(evidence: Evidence, layer: Layer, dead: Series, chances: Series)
         bound=bound,
         unit="share of units",
         text=f"{dead.figure.value:.0%} of the units emit no spike in a whole recorded batch "
-        f"({chances.figure.value:.0f} chances each). They pass nothing on, and learn only as "
-        "far as "
-        "the surrogate reaches them.",
+        f"({chances.figure.value:.0f} chances each). They pass nothing on, and learn only as far "
+        "as the surrogate reaches them.",
         source=R1_SOURCE,
         remedies=("threshold", "bias shift", "rate regulariser"),
         advice=_rate_advice(evidence, layer, evidence.place[layer.name]),
@@ -242,9 +239,8 @@ def uneven_over_layers(evidence: Evidence) -> Iterator[Finding]:
         bound=LAYERS_NOTE,
         unit="ratio of rates",
         text=f"{evidence.names[low]!r} fires {1 / ratio:.0f} times less than "
-        f"{evidence.names[high]!r} "
-        f"({float(values[low]):.2g} against {float(values[high]):.2g}). The quiet one is where "
-        "information is lost.",
+        f"{evidence.names[high]!r} ({float(values[low]):.2g} against {float(values[high]):.2g}). "
+        "The quiet one is where information is lost.",
         source=R4_SOURCE,
         remedies=("threshold", "weight scale"),
         advice=_rate_advice(evidence, evidence.layers[low], low),
@@ -317,6 +313,8 @@ def _rate_advice(evidence: Evidence, layer: Layer, place: int) -> tuple[Advice, 
                 VALID_THRESHOLD,
             ),
         )
-    text = f"A threshold of {new:.3g} instead of {theta:.3g} takes the rate at t = {t + 1} from "
-    text += f"{now:.1%} to {then:.1%}."
+    text = (
+        f"A threshold of {new:.3g} instead of {theta:.3g} takes the rate at t = {t + 1} from "
+        f"{now:.1%} to {then:.1%}."
+    )
     return (Advice("threshold", True, text, "rate", now, then, VALID_THRESHOLD),)

@@ -45,8 +45,7 @@ M2_SOURCE = "windows of training compared after Geweke 1992; a quarter of the wa
 M3_SOURCE = "a Gaussian law fires with 0.13 % beyond three standard deviations"
 M4_SOURCE = (
     "transfer operator of the membrane (Kook et al., arXiv 2511.08708, section 3): lambda_2 "
-    "negative "
-    "or complex and above the decay in modulus"
+    "negative or complex and above the decay in modulus"
 )
 M5_SOURCE = "correlation of the input at t = 1 and t = T; 0.95 leaves 5 % for all other timesteps"
 M6_SOURCE = (
@@ -106,10 +105,10 @@ def _moving_layers(evidence: Evidence) -> Iterator[Finding]:
             error=float(band[place]) / CONFIDENCE_Z,
             bound=bound,
             unit="thresholds (Wasserstein-1)",
-            text=f"The law of u at t = {t} lies {float(w1[place]):.2f} thresholds from where "
-            "it lay "
-            f"before step {half}; jitter alone would show {float(moved.w1_null[place, 0]):.3f}. "
-            "A width, threshold or start that fits today will not fit later.",
+            text=f"The law of u at t = {t} lies {float(w1[place]):.2f} thresholds from where it "
+            f"lay before step {half}; jitter alone would show "
+            f"{float(moved.w1_null[place, 0]):.3f}. A width, threshold or start that fits today "
+            "will not fit later.",
             source=M2_SOURCE,
             remedies=("smaller learning rate", "batch norm"),
             advice=(
@@ -117,8 +116,8 @@ def _moving_layers(evidence: Evidence) -> Iterator[Finding]:
                     "start potential",
                     False,
                     "A start potential that is read off once goes stale: in "
-                    f"{int(steps[-1]) - half} "
-                    "steps the law moved that far; let it follow a running mean.",
+                    f"{int(steps[-1]) - half} steps the law moved that far; let it follow a "
+                    "running mean.",
                 ),
             ),
         )
@@ -221,12 +220,10 @@ def nearly_periodic(evidence: Evidence) -> Iterator[Finding]:
             error=0.0,
             bound=1.0,
             unit="|lambda_2| over decay",
-            text=f"The input (mean {given.mean:.2g}, spread over time {given.moving:.2g}) "
-            "drives the "
-            f"units past the threshold {spec.threshold:g} with little noise: they fire nearly "
+            text=f"The input (mean {given.mean:.2g}, spread over time {given.moving:.2g}) drives "
+            f"the units past the threshold {spec.threshold:g} with little noise: they fire nearly "
             f"periodically, |lambda_2| = {second:.2f}. A constant start potential makes all of "
-            "them "
-            "ring together.",
+            "them ring together.",
             source=M4_SOURCE,
             remedies=("start from the law",),
             advice=(
@@ -276,8 +273,7 @@ def input_frozen(evidence: Evidence) -> Iterator[Finding]:
         bound=FROZEN_NOTE,
         unit="share of the input's variance",
         text=f"{worst.figure.value:.1%} of the variance of the input of {worst.layer!r} is the "
-        "same "
-        f"at t = 1 and t = {last} ({len(found)} of {names} layers). {after}",
+        f"same at t = 1 and t = {last} ({len(found)} of {names} layers). {after}",
         source=M5_SOURCE,
         remedies=("event coding", "fewer timesteps"),
         advice=(
@@ -327,9 +323,8 @@ def not_settled(evidence: Evidence) -> Iterator[Finding]:
             bound=UNSETTLED_NOTE,
             unit="thresholds",
             text=f"At the last timestep (t = {last + 1}) u is still {one.value:.2f} thresholds "
-            "from "
-            f"where its input leads: with a decay of {decay:.3g}, {left:.0%} of the start is left. "
-            f"{fired:.1%} of the units fire there.",
+            f"from where its input leads: with a decay of {decay:.3g}, {left:.0%} of the start is "
+            f"left. {fired:.1%} of the units fire there.",
             source=M6_SOURCE,
             remedies=("more timesteps", "decay", "start potential"),
             advice=(

@@ -93,8 +93,7 @@ def loss_not_finite(evidence: Evidence) -> Iterator[Finding]:
                 "gradient clipping",
                 True,
                 f"Restart from a checkpoint before step {first} with clipped gradients or a "
-                "smaller "
-                "learning rate.",
+                "smaller learning rate.",
             ),
         ),
     )
@@ -128,8 +127,8 @@ def norm_sees_timesteps_apart(evidence: Evidence) -> Iterator[Finding]:
             bound=SHIFT_WARNING,
             unit="standard deviations",
             text=f"At t = {series.t} the channels of the input of {name!r} lie "
-            f"{series.figure.value:.2f} "
-            f"standard deviations (rms) from their means over all timesteps. {after}",
+            f"{series.figure.value:.2f} standard deviations (rms) from their means over all "
+            f"timesteps. {after}",
             source=T4_SOURCE,
             remedies=("start potential", "batch norm per timestep"),
             advice=(
@@ -185,9 +184,8 @@ def norm_off(evidence: Evidence) -> Iterator[Finding]:
         error=one.error,
         bound=bound,
         unit=unit,
-        text=f"{series.name!r} {state}: their {what} is {one.value:.2f} {unit} (rms over "
-        "channels) off "
-        f"that of the batch, and so in {names} norms.",
+        text=f"{series.name!r} {state}: their {what} is {one.value:.2f} {unit} (rms over channels) "
+        f"off that of the batch, and so in {names} norms.",
         source=T5_SOURCE,
         remedies=("model.train()",) if frozen else ("momentum of the norm",),
         advice=(
