@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..analysis.neuron import NeuronSpec
 from ..analysis.surrogate import Surrogate
-from . import accumulators_cpu, accumulators_general, capture, kernels
+from . import accumulators_cpu, accumulators_general, capture, gradients_cpu, kernels
 from .accumulators_general import density, gradient_block
 from .accumulators_merge import Block, merge
 from .capture import Gradients, LayerGradients
@@ -36,8 +36,6 @@ __all__ = [
     "merge",
     "take_note",
 ]
-
-_WIDE = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,7 @@ def forward_pass(
     t: int,
     histogram: bool = True,
     keep_u: bool = True,
+    keep_samples: int | None = None,
 ) -> tuple[Block, Tensor | None, Tensor]:
     """Replay one forward pass of a layer, and summarise it.
 
@@ -81,7 +80,8 @@ def forward_pass(
         spec: the layer's dynamics.
         current: input current, ``[T, N, ...]``.
         spikes: observed spikes (0 or 1), ``[T, N, ...]``.
-        start: potential before the first timestep, ``[N, ...]``.
+        start: potential before the first timestep, ``[N, ...]``; or before each of them,
+            ``[T, N, ...]``, on a CPU and without a filter.
         filtered: current that a synaptic filter holds before it, ``[N, ...]``; None for none.
         scale: potential per unit of the density's axis.
         surrogate: declared surrogate, None where it is unknown.
@@ -89,10 +89,12 @@ def forward_pass(
         t: first timestep of the pass, from 1.
         histogram: whether to count the density, too.
         keep_u: whether u is needed afterwards.
+        keep_samples: of how many samples, the first ones, u is needed; None for all.
 
     Returns:
         The forward columns of :func:`forward_block`; the pre-reset potential in at least float32
-        (or None where it was not kept) and the spikes, ``[T, N, ...]``.
+        (of all samples or of those needed; None where it was not kept) and the spikes,
+        ``[T, N, ...]``.
 
     Example:
         >>> current, spikes = torch.tensor([[0.6], [0.8]]), torch.tensor([[0.0], [1.0]])
@@ -117,6 +119,7 @@ def forward_pass(
         histogram,
         Dynamics(spec, start),
         keep_u,
+        keep_samples,
     )
     for route in ROUTES:
         if route.replays and route.handles(seen):
@@ -224,49 +227,6 @@ def backward_block(gradients: Gradients | LayerGradients) -> Block:
     raise ValueError(f"no route handles gradients of shape {tuple(gradients.like.shape)}")
 
 
-def _in_pieces(seen: Observed) -> Block | None:
-    assert seen.u is not None
-    return accumulators_cpu.forward_block(
-        seen.u,
-        seen.implied,
-        seen.spikes,
-        seen.current,
-        threshold=seen.threshold,
-        scale=seen.scale,
-        surrogate=seen.surrogate,
-        fired_before=seen.fired_before,
-        t=seen.t,
-        rounding=seen.rounding,
-        fires_at_threshold=seen.fires_at_threshold,
-        histogram=seen.histogram,
-    )
-
-
-def _gradients_in_pieces(gradients: Gradients | LayerGradients) -> Block | None:
-    return accumulators_cpu.backward_block(gradients)
-
-
-def _suits_pieces(seen: Observed) -> bool:
-    u, surrogate = seen.u, seen.surrogate
-    numbers = [seen.threshold]
-    if surrogate is not None:
-        numbers += [surrogate.peak, surrogate.width]
-    return (
-        u is not None
-        and _is_plain(u)
-        and u.dtype == seen.spikes.dtype
-        and all(not isinstance(number, Tensor) or number.numel() == 1 for number in numbers)
-    )
-
-
-def _gradients_suit_pieces(gradients: Gradients | LayerGradients) -> bool:
-    return _is_plain(gradients.like)
-
-
-def _is_plain(values: Tensor) -> bool:
-    return values.device.type == "cpu" and values.dtype in _WIDE and values.numel() > 0
-
-
 ROUTES = (
     Route(
         "kernel",
@@ -276,7 +236,14 @@ ROUTES = (
         kernels.backward,
         replays=True,
     ),
-    Route("pieces", _suits_pieces, _in_pieces, _gradients_suit_pieces, _gradients_in_pieces),
+    Route(
+        "pieces",
+        accumulators_cpu.handles,
+        accumulators_cpu.forward,
+        lambda gradients: accumulators_cpu.suits(gradients.like),
+        gradients_cpu.backward,
+        replays=True,
+    ),
     Route(
         "general",
         lambda seen: seen.u is not None,

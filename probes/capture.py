@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..analysis.neuron import NeuronSpec, replay
 from ..analysis.surrogate import Surrogate
+from .update_rule import Update, is_plain
 
 
 class Gradients(NamedTuple):
@@ -25,7 +26,8 @@ class Gradients(NamedTuple):
         s: dL/ds from downstream layers only.
         s_total: dL/ds with the path through the reset.
         u: dL/du over all paths.
-        residual: dL/du minus what the declared surrogate implies; None without a surrogate.
+        residual: dL/du minus what the declared surrogate implies, of the samples that are checked
+            (the first ones); None without a surrogate, or where none of them is.
     """
 
     s: Tensor
@@ -93,7 +95,8 @@ def potential(
         spec: the layer's dynamics.
         current: input current, ``[T, N, ...]``.
         spikes: observed spikes, 0 or 1, ``[T, N, ...]``.
-        start: potential before the first timestep, ``[N, ...]``.
+        start: potential before the first timestep, ``[N, ...]``; or before each of them,
+            ``[T, N, ...]``, where :func:`.update_rule.is_plain`.
         filtered: current that a synaptic filter holds before it, ``[N, ...]``; None for none.
 
     Returns:
@@ -105,35 +108,18 @@ def potential(
         >>> u.flatten().tolist()
         [1.0, 1.5, 1.25]
     """
-    numbers = (spec.decay, spec.gain, spec.threshold, spec.reset_value, spec.reset_amount or 0.0)
-    plain = (
-        all(isinstance(value, int | float) for value in (*numbers, spec.rest))
-        and isinstance(spec.synapse_decay, int | float)
-        and spec.synapse_decay == 0
-        and current.device.type == "cpu"
-        and current.dtype == spikes.dtype == start.dtype
-        and current.shape == spikes.shape
-    )
-    if not plain:
+    if not is_plain(spec, current, spikes, start):
         return membrane(spec, current, spikes, start, filtered)[0]
-    amount = spec.threshold if spec.reset_amount is None else spec.reset_amount
     u = torch.empty_like(current, memory_format=torch.contiguous_format)
+    update = Update(spec)
+    if start.ndim == current.ndim:
+        update.charge(start, current, u, torch.empty_like(u))
+        return u
     space = torch.empty_like(u[0])
-    v: Tensor = start
+    v = start
     for now, given, seen in zip(u, current, spikes, strict=True):
-        torch.mul(v, spec.decay, out=now)
-        now.add_(given if spec.gain == 1 else torch.mul(given, spec.gain, out=space))
-        if spec.rest != 0:
-            now.add_((1.0 - spec.decay) * spec.rest)
-        # A spike is exactly 0 or 1, so that a product with it rounds nothing.
-        if spec.reset == "none":
-            v = now
-        elif spec.reset == "to_value":
-            v = torch.addcmul(now, now, seen, value=-1.0, out=space)
-            v = v if spec.reset_value == 0 else v.add_(seen, alpha=spec.reset_value)
-        else:
-            late = spec.delayed_reset
-            v = torch.sub(now, seen, alpha=amount / spec.decay if late else amount, out=space)
+        update.charge(v, given, now, space)
+        v = update.release(now, seen, space)
     return u
 
 
@@ -167,7 +153,8 @@ def gradients(
     Args:
         spec: the layer's dynamics.
         surrogate: its declared surrogate, if known.
-        u: pre-reset potential, ``[T, N, ...]``.
+        u: pre-reset potential, ``[T, N, ...]``; that of some first samples will do, unless
+            :func:`looks_at_potential`. They are the ones that the surrogate is checked on.
         spikes: observed spikes, 0 or 1, ``[T, N, ...]``.
         grad_input: dL/dI, ``[T, N, ...]``.
         grad_spikes: dL/ds from downstream, ``[T, N, ...]``.
@@ -212,7 +199,6 @@ class LayerGradients:
         handed: Tensor | None,
         passed: bool,
     ) -> None:
-        self.like = grad_input
         self.spec = spec
         self.surrogate = surrogate
         self.potential = potential
@@ -222,34 +208,61 @@ class LayerGradients:
         self.later = later
         self.handed = handed
         self.passed = passed
+        self._checked = potential.shape[1]
 
     def part(self, rows: slice, samples: slice) -> Gradients:
         """Return the gradients of some timesteps and samples."""
         spec = self._cut_spec(rows, samples)
-        grad_s, potential = self.grad_spikes[rows, samples], self.potential[rows, samples]
-        grad_u = self._at(rows, samples)
-        carried = spec.decay * _ahead(grad_u, self._after(rows.stop, samples))
-        direct: Tensor | None = None
+        grad_s = self.grad_spikes[rows, samples]
         handed = None if self.handed is None else self.handed[rows, samples]
-        if handed is not None and spec.delayed_reset:
-            direct = handed
-            carried = torch.zeros_like(carried) if self.passed else carried
-        elif handed is not None:
-            carried = handed if self.passed else carried + handed
-        total = grad_s
+        total, carried = grad_s, None
         if spec.reset_gradient and spec.reset != "none":
+            carried = self._carried(spec, rows, samples, handed)
+            potential = self.potential[rows, samples] if looks_at_potential(spec) else None
             total = _plus(grad_s, _reset_slope(spec, potential), carried)
+        grad_u = self._at(rows, samples)
         residual = None
-        if self.surrogate is not None:
-            spikes = self.spikes[rows, samples]
-            kept = carried * (1.0 - spikes) if spec.reset == "to_value" else carried
-            residual = grad_u - kept
-            if direct is not None:
-                residual -= direct
-            surrogate = self._cut_surrogate(self.surrogate, rows, samples)
-            slope = surrogate.derivative(potential - spec.threshold, xp=torch)
-            residual -= slope * total
+        count = min(samples.stop, self._checked) - samples.start
+        if self.surrogate is not None and count > 0:
+            if carried is None:
+                carried = self._carried(spec, rows, samples, handed)
+            some = slice(samples.start, samples.start + count)
+            direct = handed is not None and spec.delayed_reset
+            residual = self._residual(
+                rows,
+                some,
+                grad_u[:, :count] - handed[:, :count] if direct else grad_u[:, :count],  # type: ignore[index]
+                carried[:, :count],
+                total[:, :count],
+            )
         return Gradients(grad_s, total, grad_u, residual)
+
+    def _carried(
+        self, spec: NeuronSpec, rows: slice, samples: slice, handed: Tensor | None
+    ) -> Tensor:
+        """Return what reaches v from later timesteps and from those who were handed it."""
+        if rows.stop < len(self.like):
+            ahead = self._at(slice(rows.start + 1, rows.stop + 1), samples)
+        else:
+            ahead = _ahead(self._at(rows, samples), self._after(samples))
+        carried: Tensor = spec.decay * ahead
+        if handed is not None and spec.delayed_reset:
+            return torch.zeros_like(carried) if self.passed else carried
+        if handed is not None:
+            return handed if self.passed else carried + handed
+        return carried
+
+    def _residual(
+        self, rows: slice, samples: slice, grad_u: Tensor, carried: Tensor, total: Tensor
+    ) -> Tensor:
+        """Return what neither the leak nor the surrogate explains of dL/du."""
+        assert self.surrogate is not None
+        spec = self._cut_spec(rows, samples)
+        if spec.reset == "to_value":
+            carried = carried * (1.0 - self.spikes[rows, samples])
+        surrogate = self._cut_surrogate(self.surrogate, rows, samples)
+        slope = surrogate.derivative(self.potential[rows, samples] - spec.threshold, xp=torch)
+        return torch.sub(grad_u, carried).sub_(slope.mul_(total))
 
     def at_first(self) -> Tensor:
         """Return dL/du of the first timestep, ``[N, ...]``."""
@@ -297,10 +310,8 @@ class LayerGradients:
         through: Tensor = grad / self._cut(gain, rows, samples)
         return through
 
-    def _after(self, row: int, samples: slice) -> Tensor:
-        """Return dL/du of a timestep, that behind the last one included."""
-        if row < len(self.like):
-            return self._at(slice(row, row + 1), samples)[0]
+    def _after(self, samples: slice) -> Tensor:
+        """Return dL/du of the timestep behind the last one."""
         if self.later is not None:
             return self.later[1][samples]
         return torch.zeros_like(self.like[0, samples])
@@ -345,9 +356,14 @@ def _ahead(values: Tensor, last: Tensor) -> Tensor:
     return torch.cat([values[1:], last.unsqueeze(0)])
 
 
-def _reset_slope(spec: NeuronSpec, u: Tensor) -> Any:
+def looks_at_potential(spec: NeuronSpec) -> bool:
+    """Return whether the gradients need the potential of every sample."""
+    return spec.reset == "to_value" and spec.reset_gradient
+
+
+def _reset_slope(spec: NeuronSpec, u: Tensor | None) -> Any:
     """Return dv/ds at fixed u: what one more spike takes away from the carried potential."""
-    if spec.reset == "to_value":
+    if u is not None:
         return spec.reset_value - u
     amount = spec.threshold if spec.reset_amount is None else spec.reset_amount
     return -amount

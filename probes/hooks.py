@@ -7,61 +7,24 @@ so that they belong to this layer and not to whoever else uses the tensors.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..analysis.neuron import NeuronSpec
-from ..analysis.surrogate import Surrogate
-from . import accumulators, capture
-from .accumulators import Block
+from . import accumulators
 from .adapters import Adapter, Call, SpikingLayer, State
-from .fine import joint_counts, unit_spikes
+from .layer_sums import LayerSums, align
 from .levels import STANDARD, Level
 from .modes import Hook, Unscale, wide
 from .recompute import Repeats, in_backward
+from .stretch import Gathered, Visit
 
 Guard = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-@dataclass(eq=False)
-class _Call:
-    """One call of a layer: the timesteps ``t`` to ``t + T - 1`` of a sequence."""
-
-    t: int
-    mode: str
-    spec: NeuronSpec
-    surrogate: Surrogate | None
-    potential: Tensor | None
-    spikes: Tensor
-    joined: bool = False
-    """Whether the gradient flows on into the call before this one."""
-    passed: bool = False
-    """Whether its state is the potential that the call before handed out."""
-    later: _Call | None = None
-    backward: int | None = None
-    """The backward pass that its gradients come from."""
-    grad_spikes: Tensor | None = None
-    grad_handed: Tensor | None = None
-    first: tuple[Tensor, Tensor] | None = None
-    """dL/dI and dL/du of the first timestep, which the call before this one needs."""
-
-    @property
-    def u(self) -> Tensor:
-        """The pre-reset potential; kept at levels that look at the backward pass."""
-        assert self.potential is not None
-        return self.potential
-
-    @property
-    def after(self) -> tuple[Tensor, Tensor] | None:
-        """dL/dI and dL/du of the timestep after its last, None where the gradient is cut."""
-        return self.later.first if self.later is not None and self.later.joined else None
-
-
-class LayerHooks:
+class LayerHooks(LayerSums):
     """Records one layer while armed.
 
     Args:
@@ -70,11 +33,11 @@ class LayerHooks:
         guard: wraps each hook so that an error of ours never reaches the training.
         unscale: takes the factor of a scaled loss out of a gradient.
         level: what is read of a step.
+        apart: whether each call is summarised by itself and its whole potential kept.
 
     ``forward`` and ``backward`` hold the statistics of the step, keyed by (mode, first timestep,
     number of timesteps); ``notes`` holds (kind, sentence) about what could not be recorded;
     ``sequences`` holds the number of timesteps of each sequence that the layer went through.
-    ``held`` counts the bytes of potentials that wait for the backward pass.
     ``joints`` (keyed like ``backward``) and ``maps`` (by mode: spikes of each unit, and samples
     times timesteps) hold what only the level "full" reads.
     """
@@ -86,31 +49,24 @@ class LayerHooks:
         guard: Guard,
         unscale: Unscale,
         level: Level = STANDARD,
+        *,
+        apart: bool = False,
     ) -> None:
+        super().__init__(layer.scale, level, apart=apart)
         self.layer = layer
-        self.joints: dict[tuple[str, int, int], Tensor] = {}
-        self.maps: dict[str, tuple[Tensor, int]] = {}
-        self._level = level
-        self.forward: dict[tuple[str, int, int], Block] = {}
-        self.backward: dict[tuple[str, int, int], Block] = {}
         self.notes: dict[str, str] = {}
-        self.sequences: list[int] = []
         self.timesteps: int | None = None
         self._adapter = adapter
-        self._scale = layer.scale
         self._before = guard(self._before_call)
         self._after = guard(self._after_call)
         self._guard = guard
         self._unscale = unscale
         self._handles: list[Any] = []
-        self._entered: tuple[State, Tensor, _Call | None] | None = None
-        self._last: _Call | None = None
-        self._fired: Tensor | None = None
-        self._half: list[_Call] = []  # dL/ds has arrived, dL/dI has not
+        self._entered: tuple[State, Tensor, Visit | None] | None = None
+        self._half: list[Visit] = []  # dL/ds has arrived, dL/dI has not
         self._repeats = Repeats()
         self._could_learn = False
         self.reached = False
-        self.held = 0
 
     def arm(self) -> None:
         """Put the hooks in place for the coming step."""
@@ -127,11 +83,10 @@ class LayerHooks:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self.forward, self.backward, self.notes = {}, {}, {}
-        self.joints, self.maps = {}, {}
-        self.sequences = []
-        self._entered, self._last, self._fired, self._half = None, None, None, []
-        self._could_learn, self.reached, self.held = False, False, 0
+        self.clear()
+        self.notes = {}
+        self._entered, self._half = None, []
+        self._could_learn, self.reached = False, False
         self._repeats.forget()
 
     @property
@@ -141,10 +96,14 @@ class LayerHooks:
 
     def finish(self) -> None:
         """Fold what is left when the step ends: dL/ds of calls whose input needs no gradient."""
+        self._close()
+        for stretch in self._partial:
+            self._fold_gathered(stretch)
         for call in self._half:
             assert call.grad_spikes is not None
             block = accumulators.gradient_block("grad_s", call.grad_spikes)
-            self._fold(self.backward, call, block)
+            mode, t, _ = call.stretch.key
+            self._fold(self.backward, (mode, t + call.place, len(call.grad_spikes)), block)
             self.notes.setdefault("no_input_gradient", _NO_INPUT_GRADIENT)
         self._half = []
         if (note := accumulators.take_note()) is not None:
@@ -154,10 +113,11 @@ class LayerHooks:
             if self.timesteps not in (None, length):
                 self.notes.setdefault("timesteps", _TIMESTEPS.format(a=self.timesteps, b=length))
             self.timesteps = length
+        align(self.forward, self.backward)
 
     def _before_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._entered = None
-        repeated: _Call | None = None
+        repeated: Visit | None = None
         if in_backward():
             repeated = self._repeats.find()
             if repeated is None or not torch.is_grad_enabled():
@@ -186,15 +146,25 @@ class LayerHooks:
         (state, current, call), self._entered = self._entered, None
         spikes = self._adapter.spikes(module, output)
         view = spikes.view_as(spikes) if self._level.gradients else spikes
+        place = self._adapter.potential(module, output)
         if call is None:
+            # What comes before must be reached by the gradient of all that is gathered.
+            flows = state.joined or not view.requires_grad
             with torch.no_grad():
-                call = self._record(module, state, current.detach(), view.detach())
+                call = self._record(
+                    module,
+                    state,
+                    current.detach(),
+                    view.detach(),
+                    gather=place is None and not state.passed,
+                    go_on=flows,
+                )
             if self._repeats.note(call) and self._level.gradients:
                 self._could_learn = self._could_learn or module.training
         if not self._level.gradients:
             return None
-        call.joined, call.passed = state.joined, state.passed
-        place = self._adapter.potential(module, output)
+        if call.place == 0:
+            call.stretch.joined, call.stretch.passed = state.joined, state.passed
         if view.requires_grad:
             self._could_learn = self._could_learn or module.training
             self._listen(call, current, view)
@@ -207,11 +177,18 @@ class LayerHooks:
             output = (*output[:place], handed, *output[place + 1 :])
         return output
 
-    def _record(self, module: nn.Module, state: State, current: Tensor, output: Tensor) -> _Call:
-        """Replay the call and fold what it did into the statistics of the step."""
-        if state.fresh:
-            self._last, self._fired = None, None
-        elif self._last is None:
+    def _record(
+        self,
+        module: nn.Module,
+        state: State,
+        current: Tensor,
+        output: Tensor,
+        *,
+        gather: bool = False,
+        go_on: bool = True,
+    ) -> Visit:
+        """Take a call into the statistics of the step, at once or with those that follow."""
+        if not state.fresh and self._last is None:
             self.notes.setdefault("carried", _CARRIED)
         spec = self._adapter.live_spec(module, self.layer)
         current = self._adapter.time_first(module, current)
@@ -220,47 +197,32 @@ class LayerHooks:
         spikes = self._floating("output", spikes, current.dtype)
         if not (isinstance(spec.spike_height, int | float) and spec.spike_height == 1):
             spikes = spikes / spec.spike_height
-        t = 1 if self._last is None else self._last.t + len(self._last.spikes)
-        if self._last is not None:
-            so_far = wide(self._last.spikes).sum(0)
-            self._fired = so_far if self._fired is None else self._fired + so_far
         surrogate = self._adapter.live_surrogate(module, self.layer)
-        block, u, spikes = accumulators.forward_pass(
-            spec,
-            current,
-            spikes,
-            state.v,
-            state.current,
-            scale=self._scale,
-            surrogate=surrogate,
-            fired_before=self._fired,
-            t=t,
-            histogram=self._level.histogram,
-            keep_u=self._level.gradients,
-        )
-        if not self._level.gradients:
-            u = None
-        call = _Call(t, "train" if module.training else "eval", spec, surrogate, u, spikes)
-        self.held += 0 if u is None else u.nbytes
-        self._fold(self.forward, call, block)
-        if self._level.fine:
-            self._map(call)
-        if self._last is None:
-            self.sequences.append(0)
-        else:
-            self._last.later = call
-        self.sequences[-1] += len(spikes)
-        self._last = call
-        return call
-
-    def _map(self, call: _Call) -> None:
-        """Count the spikes of each unit."""
-        fired = unit_spikes(wide(call.spikes))
-        chances = call.spikes.shape[0] * call.spikes.shape[1]
-        before = self.maps.get(call.mode)
-        if before is not None and before[0].shape == fired.shape:
-            fired, chances = fired + before[0], chances + before[1]
-        self.maps[call.mode] = fired, chances
+        mode = "train" if module.training else "eval"
+        gather = gather and not self._apart and Gathered.suits(spec, current, spikes, state.v)
+        held = self._open
+        if (
+            held is None
+            or held.gathered is None
+            or not gather
+            or not go_on
+            or state.fresh
+            or held.mode != mode
+            or held.spec is not spec
+            or held.surrogate is not surrogate
+            or not held.gathered.takes(current)
+        ):
+            self._close()
+            held = self._begin(state.fresh, mode, spec, surrogate, spikes)
+            held.gathered = Gathered(current) if gather else None
+        self.sequences[-1] += len(current)
+        if held.gathered is None:
+            self._sum_up(held, current, state.v, state.current)
+            return Visit(held)
+        self._open = held
+        place = held.gathered.add(current, spikes, state.v)
+        held.spikes = held.gathered.spikes[: place + 1]
+        return Visit(held, place)
 
     def _floating(self, what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """Return a tensor as it is, or what holds whole numbers as floating ones."""
@@ -269,13 +231,13 @@ class LayerHooks:
         self.notes.setdefault(f"{what}_dtype", _DTYPE.format(what=what, dtype=tensor.dtype))
         return tensor.to(dtype)
 
-    def _listen(self, call: _Call, current: Tensor, spikes: Tensor) -> None:
+    def _listen(self, call: Visit, current: Tensor, spikes: Tensor) -> None:
         """Have the gradients at the layer's two ends told."""
         self._told(call, spikes, self._at_output)
         if current.requires_grad:
             self._told(call, current, self._at_input)
 
-    def _told(self, call: _Call, of: Tensor, act: Callable[[_Call, Tensor], None]) -> None:
+    def _told(self, call: Visit, of: Tensor, act: Callable[[Visit, Tensor], None]) -> None:
         """Have a gradient told as it is without loss scaling."""
 
         def hook(gradient: Tensor) -> None:
@@ -285,7 +247,7 @@ class LayerHooks:
 
         of.register_hook(self._guard(hook))  # type: ignore[no-untyped-call]
 
-    def _is_first_backward(self, call: _Call) -> bool:
+    def _is_first_backward(self, call: Visit) -> bool:
         now = torch._C._current_graph_task_id()
         if call.backward is None:
             call.backward = now
@@ -293,7 +255,7 @@ class LayerHooks:
             self.notes.setdefault("second_backward", _SECOND_BACKWARD)
         return call.backward == now
 
-    def _at_output(self, call: _Call, gradient: Tensor) -> None:
+    def _at_output(self, call: Visit, gradient: Tensor) -> None:
         self.reached = True
         height = call.spec.spike_height
         if not (isinstance(height, int | float) and height == 1):
@@ -301,56 +263,36 @@ class LayerHooks:
         call.grad_spikes = gradient
         self._half.append(call)
 
-    def _at_handed(self, call: _Call, gradient: Tensor) -> None:
+    def _at_handed(self, call: Visit, gradient: Tensor) -> None:
         call.grad_handed = gradient
 
-    def _at_input(self, call: _Call, gradient: Tensor) -> None:
+    def _at_input(self, call: Visit, gradient: Tensor) -> None:
         self.reached = True
-        downstream = call.grad_spikes
-        if downstream is None:
-            # The spikes themselves are not on the loss path, a later timestep is.
-            downstream = torch.zeros_like(gradient)
-        else:
+        stretch, downstream = call.stretch, call.grad_spikes
+        if downstream is not None:
             self._half.remove(call)
+        held = stretch.gathered
+        if held is None:
+            if downstream is None:
+                # The spikes themselves are not on the loss path, a later timestep is.
+                downstream = torch.zeros_like(gradient)
+            self._turn(stretch, slice(None), gradient, downstream, call.grad_handed)
+            return
+        if stretch is self._open:
+            self._close()
         with torch.no_grad():
-            inside = capture.gradients(
-                call.spec,
-                call.surrogate,
-                call.u,
-                call.spikes,
-                gradient,
-                downstream,
-                call.after,
-                call.grad_handed,
-                call.later is not None and call.later.passed,
-            )
-            call.first = gradient[0], inside.at_first()
-            self._fold(self.backward, call, accumulators.backward_block(inside))
-            if self._level.fine:
-                self._join(call, inside)
-
-    def _join(self, call: _Call, inside: capture.LayerGradients) -> None:
-        """Count potential and gradient together, one timestep after another."""
-        whole = slice(0, call.u.shape[1])
-        threshold = call.spec.threshold
-        timed = capture.is_timed(threshold, call.u)
-        counts = torch.cat(
-            [
-                joint_counts(
-                    call.u[t : t + 1],
-                    threshold[t : t + 1] if timed else threshold,
-                    self._scale,
-                    inside.part(slice(t, t + 1), whole).s_total,
-                )
-                for t in range(len(call.u))
-            ]
-        )
-        key = (call.mode, call.t, len(call.spikes))
-        self.joints[key] = self.joints[key] + counts if key in self.joints else counts
-
-    def _fold(self, into: dict[tuple[str, int, int], Block], call: _Call, block: Block) -> None:
-        key = (call.mode, call.t, len(call.spikes))
-        into[key] = accumulators.merge(into[key], block) if key in into else block
+            held.add_gradients(call.place, gradient, downstream)
+            call.grad_spikes = None
+            if call.place == 0:
+                # The timesteps before may need it before all of these have got theirs.
+                gain = stretch.spec.gain
+                stretch.first = gradient[0], gradient[0] if gain == 1 else gradient[0] / gain
+        if held.complete:
+            self._fold_gathered(stretch)
+            if stretch in self._partial:
+                self._partial.remove(stretch)
+        elif len(held.arrived) == 1:
+            self._partial.append(stretch)
 
 
 def resets_midway(layers: list[LayerHooks]) -> None:

@@ -20,7 +20,8 @@ class Dynamics(NamedTuple):
 
     Args:
         spec: the layer's dynamics.
-        start: potential before the first timestep, ``[N, ...]``.
+        start: potential before the first timestep, ``[N, ...]``, or before each of them,
+            ``[T, N, ...]``.
     """
 
     spec: NeuronSpec
@@ -47,6 +48,7 @@ class Observed:
         histogram: whether to count the density, too.
         dynamics: from what u is replayed; None where u is given.
         keep_u: whether whoever replays u leaves it here.
+        keep_samples: of how many samples u is wanted, the first ones; None for all.
     """
 
     u: Tensor | None
@@ -63,6 +65,12 @@ class Observed:
     histogram: bool = True
     dynamics: Dynamics | None = None
     keep_u: bool = True
+    keep_samples: int | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether each timestep is replayed from a start of its own."""
+        return self.dynamics is not None and self.dynamics.start.ndim == self.spikes.ndim
 
     @property
     def rounding(self) -> float:

@@ -16,9 +16,10 @@ from ..analysis.neuron import NeuronSpec
 from .adapters import Adapter, SpikingLayer, State
 from .fresh import forget_state, fresh_copy
 from .header import find_layers
-from .hooks import LayerHooks, _Call
+from .hooks import LayerHooks
 from .modes import eager
 from .preflight_batches import Batch, Loss, loss_of
+from .stretch import Visit
 
 ELEMENTS = 2**18
 """Elements (timesteps x samples x units) of a layer that are kept; beyond it units are drawn."""
@@ -39,14 +40,16 @@ class _Keeper(LayerHooks):
     """Hooks that keep the tensors themselves beside their statistics."""
 
     def __init__(self, layer: SpikingLayer, adapter: Adapter, order: list[str]) -> None:
-        super().__init__(layer, adapter, lambda act: act, lambda gradient: gradient)
-        self.calls: list[tuple[bool, _Call, Tensor, Tensor]] = []
+        super().__init__(layer, adapter, lambda act: act, lambda gradient: gradient, apart=True)
+        self.calls: list[tuple[bool, Visit, Tensor, Tensor]] = []
         self._order = order
 
-    def _record(self, module: nn.Module, state: State, current: Tensor, output: Tensor) -> _Call:
+    def _record(
+        self, module: nn.Module, state: State, current: Tensor, output: Tensor, **how: bool
+    ) -> Visit:
         if self.layer.name not in self._order:
             self._order.append(self.layer.name)
-        call = super()._record(module, state, current, output)
+        call = super()._record(module, state, current, output, **how)
         timed = self._adapter.time_first(module, current).float()
         begin = torch.broadcast_to(state.v.float(), timed.shape[1:])
         self.calls.append((state.fresh or not self.calls, call, timed, begin))
@@ -132,7 +135,7 @@ def _armed(keepers: list[_Keeper]) -> Iterator[None]:
 
 def _records(keeper: _Keeper, elements: int) -> list[LayerRecord]:
     """Return one record per sequence that the layer went through."""
-    sequences: list[list[tuple[_Call, Tensor, Tensor]]] = []
+    sequences: list[list[tuple[Visit, Tensor, Tensor]]] = []
     for fresh, call, current, begin in keeper.calls:
         if fresh:
             sequences.append([])
@@ -141,7 +144,7 @@ def _records(keeper: _Keeper, elements: int) -> list[LayerRecord]:
 
 
 def _record(
-    keeper: _Keeper, parts: list[tuple[_Call, Tensor, Tensor]], elements: int
+    keeper: _Keeper, parts: list[tuple[Visit, Tensor, Tensor]], elements: int
 ) -> LayerRecord:
     first = parts[0][0]
     steps = sum(len(call.u) for call, _, _ in parts)

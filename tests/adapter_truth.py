@@ -12,7 +12,7 @@ from reference_network import stack_grads
 from torch import Tensor, nn
 
 import spikescope
-from spikescope.probes import accumulators, hooks
+from spikescope.probes import accumulators, layer_sums
 
 TIMESTEPS, SAMPLES = 5, 7
 
@@ -101,30 +101,31 @@ def record(
     """
     forward: list[Any] = []
     backward: list[Any] = []
-    forward_block, backward_block = accumulators.forward_block, accumulators.backward_block
+    forward_pass, backward_block = accumulators.forward_pass, accumulators.backward_block
 
-    def spy_forward(u: Tensor, implied: Tensor, spikes: Tensor, *rest: Any, **more: Any) -> Any:
+    def spy_forward(*args: Any, **more: Any) -> Any:
+        block, u, spikes = forward_pass(*args, **more)
+        assert u is not None
         forward.append((u.clone(), spikes.clone()))
-        return forward_block(u, implied, spikes, *rest, **more)
+        return block, u, spikes
 
     def spy_backward(gradients: Any) -> Any:
-        backward.append(gradients)
+        backward.append([None if value is None else value.clone() for value in gradients])
         return backward_block(gradients)
 
-    monkeypatch.setattr(hooks.accumulators, "forward_block", spy_forward)
-    monkeypatch.setattr(hooks.accumulators, "backward_block", spy_backward)
+    monkeypatch.setattr(layer_sums.accumulators, "forward_pass", spy_forward)
+    monkeypatch.setattr(layer_sums.accumulators, "backward_block", spy_backward)
     with spikescope.watch(net, path, every=1) as probe:
         loss = loss_of(net(x))
         loss.backward()
         probe.step(loss=loss)
-    half = len(forward) // 2
-    # The lower layer ends before the upper one begins; gradients come in the opposite order.
     seen = {
-        name: {"forward": _joined(before), "backward": _joined(after)}
-        for name, before, after in (
-            ("low", forward[:half], backward[half:][::-1]),
-            ("high", forward[half:], backward[:half][::-1]),
-        )
+        name: {
+            "forward": _joined([entry for entry in forward if entry[0].shape[-1] == width]),
+            # Gradients come in the opposite order.
+            "backward": _joined([entry for entry in backward if entry[0].shape[-1] == width][::-1]),
+        }
+        for name, width in (("low", 9), ("high", 8))
     }
     return seen, spikescope.open_run(path)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import spikescope
 from spikescope.data.fine import JOINT_G, JOINT_U, joint_edges
-from spikescope.probes import hooks, probe, recorder, session, writer
+from spikescope.probes import layer_sums, probe, recorder, session, writer
 from spikescope.probes.budget import Cost
 from spikescope.probes.fine import joint_counts
 from spikescope.probes.lif import LIF
@@ -81,13 +81,13 @@ def test_maps_and_joint_are_those_of_the_tensors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    block = hooks.accumulators.backward_block
+    block = layer_sums.accumulators.backward_block
 
     def spy(gradients: Any) -> Any:
         seen.append(gradients)
         return block(gradients)
 
-    monkeypatch.setattr(hooks.accumulators, "backward_block", spy)
+    monkeypatch.setattr(layer_sums.accumulators, "backward_block", spy)
     run = train(net(), tmp_path / "run", steps=1, collect="full")
     for name, gradients in (("3", seen[0]), ("1", seen[1])):
         maps, joint = run.maps(name), run.joint(name)

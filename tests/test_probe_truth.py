@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import spikescope
 from spikescope.analysis.surrogate import Surrogate
-from spikescope.probes import accumulators, hooks
+from spikescope.probes import accumulators, layer_sums
 from spikescope.probes.lif import LIF, reset_state
 
 SURROGATE = Surrogate("arctan", peak=1.0, width=WIDTH)
@@ -81,18 +81,20 @@ def record(
 ) -> tuple[dict[str, list[Any]], spikescope.Run]:
     """Run one watched training step; return the tensors that were summarised, and the run."""
     seen: dict[str, list[Any]] = {"forward": [], "backward": []}
-    forward, backward = accumulators.forward_block, accumulators.backward_block
+    forward, backward = accumulators.forward_pass, accumulators.backward_block
 
-    def spy_forward(u: Tensor, implied: Tensor, spikes: Tensor, *rest: Any, **more: Any) -> Any:
+    def spy_forward(*args: Any, **more: Any) -> Any:
+        block, u, spikes = forward(*args, **more)
+        assert u is not None
         seen["forward"].append((u.clone(), spikes.clone()))
-        return forward(u, implied, spikes, *rest, **more)
+        return block, u, spikes
 
     def spy_backward(gradients: Any) -> Any:
-        seen["backward"].append(gradients)
+        seen["backward"].append([None if value is None else value.clone() for value in gradients])
         return backward(gradients)
 
-    monkeypatch.setattr(hooks.accumulators, "forward_block", spy_forward)
-    monkeypatch.setattr(hooks.accumulators, "backward_block", spy_backward)
+    monkeypatch.setattr(layer_sums.accumulators, "forward_pass", spy_forward)
+    monkeypatch.setattr(layer_sums.accumulators, "backward_block", spy_backward)
     with spikescope.watch(net, path, every=1) as probe:
         loss = loss_of(net(x))
         loss.backward()
@@ -100,17 +102,12 @@ def record(
     return seen, spikescope.open_run(path)
 
 
-def by_layer(entries: list[Any], step_mode: str, *, backward: bool) -> dict[str, list[Tensor]]:
-    """Sort what was seen into layers and join timesteps: ``[T, N, M]`` per tensor."""
-    if step_mode == "multi":
-        low, high = reversed(entries) if backward else entries
-        return {"low": list(low), "high": list(high)}
-    if backward:  # time runs backward, and the upper layer comes first
-        entries = entries[::-1]
-    return {
-        name: [torch.cat(parts) for parts in zip(*entries[place::2], strict=True)]
-        for place, name in enumerate(("low", "high"))
-    }
+def by_layer(entries: list[Any]) -> dict[str, list[Tensor]]:
+    """Sort what was seen into layers, by their width: all timesteps of one come together."""
+    widths = {9: "low", 8: "high"}
+    seen = {widths[entry[0].shape[-1]]: list(entry) for entry in entries}
+    assert len(seen) == len(entries) == 2
+    return seen
 
 
 @pytest.fixture(params=NEURONS)
@@ -133,8 +130,8 @@ def test_captured_tensors_equal_autograd(
     loss_of(truth(x)).backward()
     net.zero_grad()
     seen, run = record(net, x, tmp_path / "run", monkeypatch)
-    forward = by_layer(seen["forward"], step_mode, backward=False)
-    backward = by_layer(seen["backward"], step_mode, backward=True)
+    forward = by_layer(seen["forward"])
+    backward = by_layer(seen["backward"])
     for name in ("low", "high"):
         us, spikes, emitted = truth.inside[name]
         u, s = forward[name]

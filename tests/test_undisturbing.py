@@ -14,7 +14,7 @@ from reference_network import seeded
 from torch import nn
 
 import spikescope
-from spikescope.probes import hooks, outlet, session
+from spikescope.probes import accumulators_cpu, layer_sums, outlet, session
 from spikescope.probes.lif import LIF
 from spikescope.probes.models.networks import digits_net
 
@@ -122,10 +122,10 @@ def test_an_exception_of_the_user_passes_and_leaves_no_hook(
 
 
 FAULTS: dict[str, tuple[Any, str]] = {
-    "replay": (hooks.capture, "potential"),
-    "forward statistics": (hooks.accumulators, "forward_block"),
-    "gradient identities": (hooks.capture, "gradients"),
-    "backward statistics": (hooks.accumulators, "backward_block"),
+    "replay": (accumulators_cpu.Update, "charge"),
+    "forward statistics": (layer_sums.accumulators, "forward_pass"),
+    "gradient identities": (layer_sums.capture, "gradients"),
+    "backward statistics": (layer_sums.accumulators, "backward_block"),
     "header": (session, "header"),
     "layer search": (session, "find_layers"),
     "store": (outlet, "RunStore"),

@@ -1,0 +1,105 @@
+"""Counting a potential into the bins of the record on a CPU, piece by piece."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.schema import DENSITY_BINS, DENSITY_WIDTH, coarsen_density
+
+LONGEST = 32
+"""Timesteps per piece, so that a place in their histograms fits 16 bits."""
+
+_LANES = 4
+"""Histograms per timestep: neighbours that count into one bin would wait for each other."""
+
+_HALF = DENSITY_BINS // 2
+
+
+class Densities:
+    """Densities of one forward pass, as :func:`.accumulators.density` defines them.
+
+    Args:
+        timesteps: how many.
+        scale: potential per unit of the axis.
+
+    Example:
+        >>> densities = Densities(1, 1.0)
+        >>> z = torch.tensor([[[-0.5, 0.0, 7.0]]])
+        >>> densities.add(0, z, [7.0], torch.empty_like(z))
+        >>> block = densities.block()
+        >>> block["density_exponent"].tolist(), block["density"].nonzero()[:, 1].tolist()
+        ([2], [120, 128, 240])
+    """
+
+    def __init__(self, timesteps: int, scale: float) -> None:
+        self._scale = scale
+        self._counts = np.zeros((timesteps, DENSITY_BINS), dtype=np.int64)
+        self._exponents = [0] * timesteps
+        self._places = torch.empty(0, dtype=torch.int16)
+        self._offsets = self._places
+
+    def add(self, t: int, z: Tensor, reach: list[float], space: Tensor) -> None:
+        """Count a piece.
+
+        Args:
+            t: its first timestep.
+            z: u - threshold, ``[T, N, M]``, finite.
+            reach: largest magnitude of z at each timestep.
+            space: like z; written over.
+        """
+        if self._scale != 1:  # rounded as z / scale is
+            reach = (torch.tensor(reach, dtype=z.dtype) / self._scale).tolist()
+        exponents = [max(0, math.frexp(size / (_HALF * DENSITY_WIDTH))[1]) for size in reach]
+        finest = [math.ldexp(1.0 / DENSITY_WIDTH, -exponent) for exponent in exponents]
+        factor: Any = finest[0]
+        if min(finest) < max(finest):
+            factor = torch.tensor(finest, dtype=z.dtype)[:, None, None]
+        scaled = z if self._scale == 1 else torch.div(z, self._scale, out=space)
+        if min(finest) >= 1:
+            bins = torch.mul(scaled, factor, out=space).floor_()
+        else:
+            # What the factor takes below the smallest number stays on its side of the threshold.
+            side = torch.floor(scaled).clamp_(min=-1)
+            bins = torch.mul(scaled, factor, out=space).floor_()
+            torch.minimum(bins, side, out=bins)
+        self._count(t, bins, exponents)
+
+    def _count(self, t: int, bins: Tensor, exponents: list[int]) -> None:
+        size = bins.numel()
+        if self._offsets.numel() < size:  # the first piece is the largest
+            self._places = torch.empty(size, dtype=torch.int16)
+            self._offsets = _offsets(len(bins), size // len(bins))
+        places = self._places[:size].copy_(bins.view(-1)).add_(self._offsets[:size])
+        counted = torch.bincount(places, minlength=len(bins) * _LANES * DENSITY_BINS)
+        histograms = counted.view(len(bins), _LANES, DENSITY_BINS).sum(1).numpy()
+        for k, exponent in enumerate(exponents):
+            self._merge(t + k, exponent, histograms[k])
+
+    def _merge(self, t: int, exponent: int, counts: np.ndarray) -> None:
+        """Add a histogram; the narrower of the two ranges gives way."""
+        widest = max(exponent, self._exponents[t])
+        if exponent < widest:
+            counts = coarsen_density(counts, widest - exponent)
+        elif self._exponents[t] < widest:
+            self._counts[t] = coarsen_density(self._counts[t], widest - self._exponents[t])
+        self._exponents[t] = widest
+        self._counts[t] += counts
+
+    def block(self) -> dict[str, Tensor]:
+        """Return ``density`` ``[T, bin]`` and ``density_exponent`` ``[T]``."""
+        return {
+            "density": torch.from_numpy(self._counts),
+            "density_exponent": torch.tensor(self._exponents),
+        }
+
+
+def _offsets(timesteps: int, size: int) -> Tensor:
+    """Return what brings a bin from -128 to 127 to its place in the histogram of its row."""
+    lanes = (torch.arange(size) % _LANES * DENSITY_BINS + _HALF).short()
+    rows = torch.arange(timesteps, dtype=torch.int16) * (_LANES * DENSITY_BINS)
+    return (rows[:, None] + lanes).view(-1)
