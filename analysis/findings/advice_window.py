@@ -9,6 +9,7 @@ import numpy as np
 
 from ...data.runs import Layer
 from ..adaptive_window import agl_width
+from ..distance import centres
 from ..neuron_spec import NeuronSpec
 from ..start_potential import post_reset_mean
 from ..surrogate import Surrogate
@@ -43,10 +44,7 @@ def window_advice(evidence: Evidence, layer: Layer, t: int, aim: Aim) -> tuple[A
         return ()
     counts, edges = law
     surrogate = Surrogate(**layer.surrogate)
-    centres = 0.5 * (edges[1:] + edges[:-1])
-    share = counts / counts.sum()
-    mean = float(share @ centres)
-    std = float(np.sqrt(share @ (centres - mean) ** 2))
+    mean, std = moments(counts, edges)
     if not std > 0.0:
         return ()
     looked: list[Advice | None] = [_width(counts, edges, surrogate, std, aim)]
@@ -72,6 +70,19 @@ def recorded_law(evidence: Evidence, layer: Layer, t: int) -> tuple[np.ndarray, 
     return (counts, layer.scale * density.edges) if counts.sum() > 0 else None
 
 
+def moments(counts: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation of a histogram whose bins lie at their middles.
+
+    Example:
+        >>> moments(np.array([1, 0, 1]), np.array([0.0, 1.0, 2.0, 3.0]))
+        (1.5, 1.0)
+    """
+    middles = centres(edges)
+    share = counts / counts.sum()
+    mean = float(share @ middles)
+    return mean, float(np.sqrt(share @ (middles - mean) ** 2))
+
+
 def _width(
     counts: np.ndarray, edges: np.ndarray, surrogate: Surrogate, std: float, aim: Aim
 ) -> Advice:
@@ -89,8 +100,10 @@ def _width(
     if aim == "narrower":
         helps = bool(rms[1] > rms[0])
         verb = "raises" if helps else "would not raise"
-        text = f"{said.capitalize()} (two standard deviations of u) {verb} the surrogate's rms "
-        text += f"from {rms[0]:.2g} to {rms[1]:.2g}."
+        text = (
+            f"{said.capitalize()} (two standard deviations of u) {verb} the surrogate's rms from "
+            f"{rms[0]:.2g} to {rms[1]:.2g}."
+        )
         return Advice(
             "surrogate width",
             helps,
@@ -102,8 +115,10 @@ def _width(
         )
     helps = after > before and after >= MOST_COVERED
     verb = "takes" if helps else "would only take"
-    text = f"{said.capitalize()} (two standard deviations of u) {verb} coverage from {before:.1%} "
-    text += f"to {after:.1%}, the surrogate's rms from {rms[0]:.2g} to {rms[1]:.2g}."
+    text = (
+        f"{said.capitalize()} (two standard deviations of u) {verb} coverage from {before:.1%} to "
+        f"{after:.1%}, the surrogate's rms from {rms[0]:.2g} to {rms[1]:.2g}."
+    )
     return Advice("surrogate width", helps, text, "coverage", before, after, VALID_WIDTH)
 
 
@@ -131,8 +146,8 @@ def _threshold(
         return Advice("threshold", False, text)
     helps = after > before and after >= MOST_COVERED
     verb = "takes" if helps else "would only take"
-    text = f"A threshold of {new:.3g} instead of {now:.3g} {verb} coverage from {before:.1%} to "
-    text += (
+    text = (
+        f"A threshold of {new:.3g} instead of {now:.3g} {verb} coverage from {before:.1%} to "
         f"{after:.1%} and the rate from {float(here.rate[0]):.1%} to {float(there.rate[0]):.1%}."
     )
     return Advice("threshold", helps, text, "coverage", before, after, VALID_THRESHOLD)
@@ -155,8 +170,10 @@ def _start(
     before, after = float(here.coverage[0]), float(there.coverage[0])
     helps = after > before and after >= MOST_COVERED
     verb = "takes" if helps else "would only take"
-    text = f"A start potential of {settled:.3g} instead of {float(spec.start):.3g} {verb} coverage "
-    text += f"at t = 1 from {before:.1%} to {after:.1%}."
+    text = (
+        f"A start potential of {settled:.3g} instead of {float(spec.start):.3g} {verb} coverage at "
+        f"t = 1 from {before:.1%} to {after:.1%}."
+    )
     return Advice("start potential", helps, text, "coverage", before, after, VALID_START)
 
 
@@ -175,6 +192,6 @@ def _agl(evidence: Evidence, layer: Layer, surrogate: Surrogate, t: int, aim: Ai
     wider = width > now
     helps = wider == (aim == "wider")
     verb = "widen" if wider else "narrow"
-    text = f"MPD-AGL would {verb} the window from {now:.3g} to {width:.3g} at t = {t + 1}"
-    text += "." if helps else ", the wrong way here."
+    end = "." if helps else ", the wrong way here."
+    text = f"MPD-AGL would {verb} the window from {now:.3g} to {width:.3g} at t = {t + 1}{end}"
     return Advice("MPD-AGL", helps, text, "width", now, width, VALID_WIDTH)

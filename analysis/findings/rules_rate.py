@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...data.runs import Layer
+from ..distance import centres
 from ..whatif import VALID_THRESHOLD
-from .advice_window import recorded_law
+from .advice_window import moments, recorded_law
 from .evidence import Evidence
 from .figures import Figure, pool_over, share_below, stretch, total_over
 from .grading import MILDER, grade_above, with_worst_note
@@ -291,12 +292,10 @@ def _rate_advice(evidence: Evidence, layer: Layer, place: int) -> tuple[Advice, 
     if law is None or not np.isfinite(theta):
         return ()
     counts, edges = law
-    share = counts / counts.sum()
-    centres = 0.5 * (edges[1:] + edges[:-1])
-    mean = float(share @ centres)
-    std = float(np.sqrt(share @ (centres - mean) ** 2))
-    now, new = float(share[centres > 0].sum()), theta + mean + std
-    then = float(share[centres > mean + std].sum())
+    share, middles = counts / counts.sum(), centres(edges)
+    mean, std = moments(counts, edges)
+    now, new = float(share[middles > 0].sum()), theta + mean + std
+    then = float(share[middles > mean + std].sum())
     if not new > 0.05 * abs(theta):
         text = f"A threshold of mean + spread would be {new:.2g}: units at rest would fire."
         shift = -(mean + std)
