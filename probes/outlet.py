@@ -152,9 +152,9 @@ class Outlet:
         """Say how the run ended; return whether its findings are to be kept."""
         if self._writer is None:
             return False
-        writer, self._writer = self._writer, None
-        self._store = writer.store
-        self._store.end(state, dropped=writer.dropped, **facts)
+        self._store = self._writer.store
+        self._store.end(state, dropped=self._writer.dropped, **facts)
+        self._writer = None
         return self._live is not None or self._records >= FINDINGS_RECORDS
 
     def conclude(self, found: list[Finding]) -> BaseException | None:
@@ -171,8 +171,8 @@ class Outlet:
         if self._live is not None:
             self._live.close(timeout)
 
-    def fail(self, **facts: Any) -> None:
-        """End after an error of ours: what waits is written if it can be."""
+    def break_off(self, state: str, **facts: Any) -> None:
+        """End in the middle: what waits is written if it can be, and soon."""
         self.stop_telling(timeout=5.0)
         self.stay_shut()
         if self._writer is None:
@@ -182,7 +182,7 @@ class Outlet:
             self._share.hurry()
         writer.close(timeout=5.0)
         try:
-            writer.store.end("probe failed", **facts)
+            writer.store.end(state, **facts)
         except OSError:
             return  # the disk refuses: the run stays without an end and reads as broken off
 

@@ -134,7 +134,11 @@ class Probe:
         trace: TracebackType | None,
     ) -> None:
         state = "finished" if error is None else "failed"
-        self._guarded(self._session.detach)(state, None if error is None else repr(error))
+        try:
+            self._guarded(self._session.detach)(state, None if error is None else repr(error))
+        except BaseException as interrupt:  # while the rest was being written
+            self._session.break_off("failed", interrupt)
+            raise
 
     @property
     def active(self) -> bool:

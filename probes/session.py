@@ -322,20 +322,24 @@ class Session:
             return []
 
     def fail(self, error: Exception) -> None:
-        """Switch off after an error of ours: no hook stays, nothing more is written."""
-        self.active = False
+        """Switch off after an error of ours, and say so once."""
         where = f" at step {self._step}" if self._step else ""
+        self.break_off("probe failed", error)
         text = f"recording stopped{where}, the training goes on: {describe(error)}"
+        self.say("", "failed", text, event=False)
+
+    def break_off(self, state: str, error: BaseException) -> None:
+        """Leave everything as it was before: no hook stays, nothing more is written."""
+        self.active = False
         # Each of these may fail for the same reason: the others are done all the same.
         for last in (
             self._disarm,
             self._release,
-            lambda: self.outlet.fail(steps=self._step, error=describe(error)),
+            lambda: self.outlet.break_off(state, steps=self._step, error=describe(error)),
         ):
             with contextlib.suppress(Exception):
                 last()
         self._forget()
-        self.say("", "failed", text, event=False)
 
     def say(self, layer: str, kind: str, text: str, *, event: bool = True) -> None:
         """Tell the user something once; see :meth:`.journal.Journal.say`."""

@@ -78,16 +78,16 @@ class TapGradients:
                     with torch.no_grad():
                         call.site.stream.at_potential(call.moment, wide(gradient.detach()))
 
-        hook = self._guard(at)
         if x.grad_fn is None and not shifted:
-            self._handles.append(on_gradient(x, hook))
+            self._handles.append(on_gradient(x, self._guard(at)))
             return
         try:
             node, output = potential_node(x, shifted)
         except NoNode as reason:
             call.missing[shifted] = str(reason)
             return
-        self._handles.append(node.register_prehook(lambda gradients: hook(gradients[output])))
+        hook = self._guard(lambda gradients: at(gradients[output]))
+        self._handles.append(node.register_prehook(hook))
 
     def _at_spikes(self, call: Call, gradient: Tensor, branch: Tensor | None) -> None:
         site, rule = call.site, self._rules[call.site.function]
