@@ -10,15 +10,16 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from ..analysis.findings import SEVERITIES
+from . import figures
 from .catalogue import Snapshot
 from .figures_style import CONFIG, palette, reading
+from .groups import ranked
 from .metrics import METRICS
-from .pages import PAGES
+from .pages import attribution, drift, flow, layer, overview
 from .pages import findings as findings_page
 from .pieces import Piece
 from .view import View
-from .words import place, spec_line, state, verdict
+from .words import measured, place, spec_line, state, verdict
 
 MOST_LAYERS = 8
 """Layers with figures of their own: those with the gravest findings, then the first ones."""
@@ -37,6 +38,10 @@ table {{ border-collapse: collapse; font-size: 14px; }}
 th, td {{ text-align: left; padding: 4px 12px 4px 0; border-bottom: 1px solid {grid};
           font-weight: 400; }}
 .scroll {{ overflow-x: auto; max-height: 480px; }}
+nav {{ display: flex; flex-wrap: wrap; gap: 4px 16px; margin-bottom: 16px; }}
+@media (max-width: 800px) {{
+    .heatmap-label {{ display: none; }} /* too narrow for numbers: the tables have them */
+}}
 .verdict {{ font-size: 18px; padding: 8px 16px; border-left: 6px solid {accent}; }}
 """
 
@@ -64,13 +69,21 @@ def export_html(path: Path, out: Path, *, theme: str = "light") -> Path:
         f"<h1>{escape(run.name)}</h1>",
         f"<p class='quiet'>{escape(str(run.header.get('model') or ''))}, {escape(state(run))}</p>",
         f"<p class='verdict'>{escape(verdict(run, found)[0])}</p>",
-        "<h2>Findings</h2>",
-        _findings(found),
     ]
-    for title, shown in _sections(run, theme):
-        parts.append(f"<h2>{escape(title)}</h2>")
-        parts += [_figure(piece) for piece in shown]
-    parts += ["<h2>Layers</h2>", _layers(run)]
+    sections = [("Findings", _findings(found))]
+    sections += [
+        (title, "".join(_figure(piece) for piece in shown))
+        for title, shown in _sections(run, theme)
+    ]
+    sections.append(("Layers", _layers(run)))
+    links = [
+        f"<a href='#s{place}'>{escape(title)}</a>" for place, (title, _) in enumerate(sections)
+    ]
+    parts.append(f"<nav aria-label='sections'>{''.join(links)}</nav>")
+    parts += [
+        f"<h2 id='s{place}'>{escape(title)}</h2>{content}"
+        for place, (title, content) in enumerate(sections)
+    ]
     style = _STYLE.format(
         paper=colours.paper, text=colours.text, accent=colours.accent, muted=colours.muted,
         grid=colours.grid,
@@ -103,35 +116,27 @@ def _sections(run: Snapshot, theme: str) -> list[tuple[str, list[Piece]]]:
     base = View(run=run.name, theme=theme)
     if not len(run.steps(None)):
         return []
-    sections: list[tuple[str, list[Piece]]] = []
-
-    def add(title: str, page: str, view: View) -> None:
-        pieces = PAGES[page].pieces
-        if pieces is not None:
-            sections.append((title, pieces(run, view)))
-
-    for metric, what in METRICS.items():
-        if what.over_layers:
-            shown = PAGES["overview"].pieces
-            if shown is not None:
-                # The scalars under the heatmap are the same for each metric.
-                sections.append((what.title, shown(run, base.but(metric=metric))[:1]))
-    scalars = PAGES["overview"].pieces
-    if scalars is not None:
-        sections.append(("Training", scalars(run, base)[1:]))
-    add("Gradient flow", "flow", base)
-    for name in _layers_shown(run):
-        add(f"Layer {name}", "layer", base.but(layer=name))
-        drift = PAGES["drift"].pieces
-        if drift is not None:
-            sections.append((f"Drift of {name}", drift(run, base.but(layer=name))[:1]))
-    return sections
+    metrics = [name for name, what in METRICS.items() if what.over_layers]
+    # The scalars under the heatmap are the same for each metric.
+    maps = [overview.pieces(run, base.but(metric=metric))[0] for metric in metrics]
+    sections = [
+        ("Overview", [*maps, *overview.pieces(run, base)[1:]]),
+        ("Gradient flow", flow.pieces(run, base)),
+    ]
+    for k, name in enumerate(_layers_shown(run)):
+        # A page reads a long run piece by piece; here all of it must be there.
+        figures.ribbon_values(run, name)
+        view = base.but(layer=name)
+        # What a better start would mend is the same figure for all layers.
+        drifts = drift.pieces(run, view)[: 2 if k == 0 else 1]
+        sections.append((f"Layer {name}", [*layer.pieces(run, view), *drifts]))
+    sections.append(("Attribution", attribution.pieces(run, base)))
+    return [(title, pieces) for title, pieces in sections if pieces]
 
 
 def _layers_shown(run: Snapshot) -> list[str]:
-    ranked = sorted(run.findings, key=lambda finding: SEVERITIES.index(finding.severity))
-    named = [finding.layer for finding in ranked if finding.layer]
-    covered = [layer.name for layer in run.covered]
+    named = [finding.layer for finding in ranked(run.findings) if finding.layer]
+    covered = [entry.name for entry in run.covered]
     chosen = list(dict.fromkeys([name for name in named if name in covered] + covered))
     kept = set(chosen[:MOST_LAYERS])
     return [name for name in covered if name in kept]
@@ -140,13 +145,16 @@ def _layers_shown(run: Snapshot) -> list[str]:
 def _figure(piece: Piece) -> str:
     drawn: go.Figure = piece.draw()
     words = escape(reading(drawn))
+    # A title is escaped for plotly already.
+    title = str(drawn.layout.title.text or "").replace('"', "&quot;")
+    if not drawn.data:
+        return f"<p class='quiet'><b>{title}</b>: {words}</p>"
     body = drawn.to_html(
         full_html=False, include_plotlyjs=False, config=CONFIG, default_width="100%"
     )
     frame = piece.frame()
     table = _table(frame) if len(frame) else ""
     details = f"<details><summary>Table</summary>{table}</details>" if table else ""
-    title = escape(str(drawn.layout.title.text or ""))
     return (
         f"<figure><div role='img' aria-label=\"{title}. {words}\"></div>{body}"
         f"<figcaption>{words}{details}</figcaption></figure>"
@@ -181,8 +189,7 @@ def _findings(found: list[Any]) -> str:
         return "<p>None.</p>"
     items = [
         f"<li><b>{escape(f.severity)} {escape(f.code)}</b> {escape(place(f))}: {escape(f.text)} "
-        f"<span class='quiet'>Measured {f.measured:.4g} ± {f.error:.2g} {escape(f.unit)}, bound "
-        f"{f.bound:.4g}. {escape(f.source)}</span></li>"
+        f"<span class='quiet'>Measured {escape(measured(f))}. {escape(f.source)}</span></li>"
         for f in found
     ]
     return f"<ul>{''.join(items)}</ul>"
@@ -190,10 +197,10 @@ def _findings(found: list[Any]) -> str:
 
 def _layers(run: Snapshot) -> str:
     rows = [
-        f"<tr><td>{escape(layer.name)}</td><td>{escape(layer.kind)}</td><td>"
-        f"{'yes' if layer.covered else escape('no: ' + (layer.reason or 'no reason given'))}</td>"
-        f"<td>{escape(spec_line(layer.spec, layer.surrogate))}</td></tr>"
-        for layer in run.layers
+        f"<tr><td>{escape(entry.name)}</td><td>{escape(entry.kind)}</td><td>"
+        f"{'yes' if entry.covered else escape('no: ' + (entry.reason or 'no reason given'))}</td>"
+        f"<td>{escape(spec_line(entry.spec, entry.surrogate))}</td></tr>"
+        for entry in run.layers
     ]
     head = "".join(
         f"<th scope='col'>{name}</th>" for name in ("name", "kind", "covered", "dynamics")

@@ -153,7 +153,7 @@ def gradient_over_time(
     at = int(frame["step"].iloc[0])
     colours, ink = palette(theme), METRICS["gradient"].line(theme)
     text = " ".join(_time_words(drawable[drawable["layer"] == name], name) for name in shown)
-    drawn = figure(theme, f"{title}, step {at} ({mode})", text, 320)
+    drawn = figure(theme, f"{title}, step {at} ({mode})", text, 360)
     styles = (("solid", "circle"), ("dash", "square"), ("dot", "diamond"))
     for name, (dash, symbol) in zip(shown, styles, strict=False):
         rows = drawable[drawable["layer"] == name]

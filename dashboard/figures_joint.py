@@ -181,7 +181,8 @@ def _squares(found: Joint) -> np.ndarray:
 def _sentence(entry: Layer, found: Joint) -> str:
     counts = found.counts[0].sum(axis=0)
     total = int(counts.sum())
-    none = f"{counts[:, 0].sum() / total:.1%} of the {total} elements get none at all."
+    show = METRICS["coverage"].show
+    none = f"{show(counts[:, 0].sum() / total)} of the {total} elements get none at all."
     opened = _open(entry)
     if opened is None:
         return (
@@ -197,9 +198,9 @@ def _sentence(entry: Layer, found: Joint) -> str:
     held = float(squares[inside].sum() / squares.sum()) if squares.sum() > 0 else 0.0
     least = "at least " if any(beyond) else ""
     text = (
-        f"At step {found.steps[0]}, over all timesteps, {least}{held:.1%} of the squared gradient "
+        f"At step {found.steps[0]}, over all timesteps, {least}{show(held)} of the squared gradient "
         f"dL/ds arrives where the surrogate is open (shaded), which holds {least}"
-        f"{counts[inside].sum() / total:.1%} of the elements; {none}"
+        f"{show(counts[inside].sum() / total)} of the elements; {none}"
     )
     if any(beyond):
         text += f" Beyond {found.u_edges[-1]:g} thresholds the record does not tell it from closed."
