@@ -18,12 +18,14 @@ from spikescope.analysis.surrogate import Surrogate
 from spikescope.data.parts import part_paths
 from spikescope.data.runs import Run, open_run
 from spikescope.data.store import RunStore
+from spikescope.probes import batch as batch_module
 from spikescope.probes import writer as module
 from spikescope.probes.accumulators import Block, backward_block, forward_block
 from spikescope.probes.batch import Batch
 from spikescope.probes.capture import Gradients
-from spikescope.probes.writer import QUEUE_LIMIT, Writer
+from spikescope.probes.writer import Writer
 
+QUEUE_LIMIT = 48
 SECONDS = 20.0
 """Longer than anything here takes; a test that needs it has failed."""
 
@@ -52,7 +54,8 @@ def store(tmp_path: Path) -> Gate:
 
 
 @pytest.fixture
-def writer(store: Gate) -> Iterator[Writer]:
+def writer(store: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writer]:
+    monkeypatch.setattr(module, "QUEUE_LIMIT", QUEUE_LIMIT)
     before = set(threading.enumerate())
     writer = Writer(store)
     yield writer
@@ -213,7 +216,7 @@ def test_a_slow_disk_makes_nobody_wait_and_drops_are_counted(
     begin = time.monotonic()
     for entry in ready:
         writer.put(entry)
-    # 74 calls while the disk stands still; waiting even once for it would take SECONDS.
+    # All these calls while the disk stands still; waiting even once for it would take SECONDS.
     assert time.monotonic() - begin < SECONDS / 4
     assert writer.dropped == more
     assert writer.error is None
@@ -332,3 +335,80 @@ def test_no_thread_is_left_after_close(store: Gate) -> None:
     assert not thread.is_alive()
     writer.close(SECONDS)  # twice is harmless
     assert writer.error is None
+
+
+# ---- from a device
+
+
+class OnDevice:
+    """What a tensor on a CUDA device is to the way out."""
+
+    is_cuda = True
+
+    def __init__(self, values: torch.Tensor, device: str) -> None:
+        self.values, self.device = values, torch.device(device)
+        self.dtype = values.dtype
+        self.streams: list[Any] = []
+
+    def record_stream(self, stream: Any) -> None:
+        self.streams.append(stream)
+
+
+def test_a_device_sends_one_copy_of_each_dtype_and_one_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[tuple[str, torch.dtype, int]] = []
+    events: list[Any] = []
+
+    def together(group: list[OnDevice], copy: Any) -> list[torch.Tensor]:
+        assert copy is batch_module._pinned
+        sent.append((str(group[0].device), group[0].dtype, len(group)))
+        return [entry.values.clone() for entry in group]
+
+    class Event:
+        def record(self, stream: Any) -> None:
+            events.append(stream)
+
+    monkeypatch.setattr(batch_module, "together", together)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    whole, half = torch.arange(3), torch.rand(2, 2)
+    given: list[Any] = [
+        OnDevice(whole, "cuda:1"),
+        half,  # on the host already
+        OnDevice(half, "cuda:1"),
+        OnDevice(whole + 1, "cuda:1"),
+        OnDevice(whole + 2, "cuda:0"),
+    ]
+    arrived: list[Any] = []
+    there = batch_module.to_host(given, arrived)
+    assert [torch.equal(a, b) for a, b in zip(
+        there, (whole, half, half, whole + 1, whole + 2), strict=True
+    )] == 5 * [True]  # fmt: skip
+    assert there[1] is half
+    assert sent == [
+        ("cuda:1", torch.int64, 2),
+        ("cuda:1", torch.float32, 1),
+        ("cuda:0", torch.int64, 1),
+    ]
+    # The model may lie on a device that is not the current one.
+    assert events == ["stream of cuda:1", "stream of cuda:0"]
+    assert len(arrived) == 2
+    for entry in given[:1] + given[2:]:
+        assert entry.streams == [f"stream of {entry.device}"]
+
+
+def test_tensors_that_travel_as_one_arrive_as_they_were() -> None:
+    given = [torch.tensor(7), torch.arange(6).view(2, 3), torch.zeros(0, 4, dtype=torch.int64)]
+    given += [torch.tensor([5]).expand(3), torch.arange(12).view(3, 4).T]
+    copied: list[int] = []
+
+    def copy(values: torch.Tensor) -> torch.Tensor:
+        copied.append(values.numel())
+        return values.clone()
+
+    there = batch_module.together(given, copy)
+    assert copied == [1 + 6 + 0 + 3 + 12]
+    for a, b in zip(there, given, strict=True):
+        assert a.shape == b.shape
+        assert torch.equal(a, b)
