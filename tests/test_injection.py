@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed import HashStore
 
 import spikescope
-from spikescope.data import parts, remote
+from spikescope.data import compaction, parts, remote, store
 from spikescope.probes import (
     header,
     live_findings,
@@ -96,6 +96,7 @@ def train(
     def one_step(step: int) -> Tensor:
         optimizer.zero_grad()
         x = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(step))
+        x = x.to(next(model.parameters()).dtype)
         loss = model(nn.functional.dropout(x, 0.1)).square().mean()
         loss.backward()
         optimizer.step()
@@ -106,7 +107,7 @@ def train(
         for step in range(STEPS):
             one_step(step)
     else:
-        probe = spikescope.watch(model, path, every=lambda step: step == 0, **settings)
+        probe = spikescope.watch(model, path, **{"every": lambda step: step == 0} | settings)
         with plant.planted(), probe:
             if isinstance(model, Attached):
                 model.probe = probe
@@ -125,6 +126,10 @@ SCENARIOS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "replay": (Replayed, EVERYTHING),
     "header": (lambda: nn.Sequential(nn.Linear(4, 6), LIF()), {"collect": "economy"}),
     "tap": (Tapped, {"collect": "full"}),
+    "double": (lambda: Replayed().double(), {}),
+    "scaled": (Replayed, {"scaler": torch.amp.GradScaler("cpu", init_scale=1.0)}),
+    "bounded": (Replayed, {"collect": "full", "max_bytes": 10**8, "every": 1}),
+    "slow disk": (Replayed, {"collect": "economy"}),
     "attach": (Attached, {}),
     "findings": (Replayed, {"on_findings": lambda found: None, "collect": "economy"}),
     "remote": (Replayed, {"resume": True, "collect": "economy"}),
@@ -152,7 +157,14 @@ class Fixture:
         patch.setattr(outlet, "FINDINGS_RECORDS", 1 if scenario == "findings" else 99)
         patch.setattr(remote, "REFRESH_SECONDS", 0.0)
         patch.setattr(ranks, "LAST_PATIENCE", 0.2)
+        if scenario == "bounded":
+            patch.setattr(compaction, "size_of", lambda folder: 10**9)
+            for module in (compaction, store):
+                patch.setattr(module, "TOGETHER", 1)
+        if scenario == "slow disk":
+            patch.setattr(outlet.Outlet, "put", lambda outlet, batch: False)
         if scenario.startswith("rank"):
+            patch.setattr(ranks, "_averages", lambda module: True)
             patch.setattr(ranks, "joined", lambda: True)
             for module in (modes, outlet, header):
                 patch.setattr(module, "rank", lambda: (int(scenario[-1]), 2))
@@ -162,15 +174,13 @@ class Fixture:
     def path(self) -> Any:
         number = next(self.numbers)
         if self.scenario != "remote":
+            meeting = HashStore()
+            self.patch.setattr(ranks, "_store", lambda: meeting)
             if self.scenario == "rank 1":
-                store = HashStore()
-                self.patch.setattr(ranks, "_store", lambda: store)
                 path = self.folder / f"run{number}"
                 path.mkdir()
-                store.set(f"spikescope/{path}/1", str(path))
+                meeting.set(f"spikescope/{path}/1", str(path))
                 return path
-            store = HashStore()
-            self.patch.setattr(ranks, "_store", lambda: store)
             return self.folder / f"run{number}"
         address = f"memory://planted/run{number}"
         train(self.build, address)
