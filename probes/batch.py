@@ -127,7 +127,7 @@ def together(tensors: Sequence[Tensor], copy: Callable[[Tensor], Tensor]) -> lis
         [1, [[2], [3]]]
     """
     whole = copy(torch.cat([values.reshape(-1) for values in tensors]))
-    parts = whole.split([values.numel() for values in tensors])
+    parts = torch.split(whole, [values.numel() for values in tensors])
     return [part.view(values.shape) for part, values in zip(parts, tensors, strict=True)]
 
 

@@ -170,7 +170,7 @@ def cost_on(device: torch.device | None, budget: float | None, *, compiled: bool
 
     def mark() -> Any:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
+        event.record(torch.cuda.current_stream(device))  # of that device, current or not
         return event
 
     def between(start: Any, end: Any) -> float | None:
