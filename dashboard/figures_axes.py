@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from .figures_style import LONGEST_NAME, palette, plain, short
@@ -194,7 +195,7 @@ def mark_step(drawn: go.Figure, step: int | None, theme: str) -> None:
         )  # fmt: skip
 
 
-def error_bars(errors: Sequence[float] | np.ndarray, theme: str) -> dict[str, Any]:
+def error_bars(errors: pd.Series | np.ndarray, theme: str) -> dict[str, Any]:
     """Return error bars; an error that is not known has none."""
     known = np.nan_to_num(np.asarray(errors, dtype=float), nan=0.0)
     return {

@@ -335,7 +335,8 @@ def gradient_decay(
 
 def _predicted(frame: pd.DataFrame) -> np.ndarray:
     """Return for which layers a prediction is drawn; the last one's, 1 by itself, is none."""
-    known = (frame[["product low", "product high"]].to_numpy(dtype=float) > 0).all(axis=1)
+    ends = frame[["product low", "product high"]].to_numpy(dtype=float)
+    known = np.asarray((ends > 0).all(axis=1), dtype=bool)
     return known if known[:-1].any() else np.zeros(len(frame), dtype=bool)
 
 

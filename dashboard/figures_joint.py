@@ -198,8 +198,8 @@ def _sentence(entry: Layer, found: Joint) -> str:
     held = float(squares[inside].sum() / squares.sum()) if squares.sum() > 0 else 0.0
     least = "at least " if any(beyond) else ""
     text = (
-        f"At step {found.steps[0]}, over all timesteps, {least}{show(held)} of the squared gradient "
-        f"dL/ds arrives where the surrogate is open (shaded), which holds {least}"
+        f"At step {found.steps[0]}, over all timesteps, {least}{show(held)} of the squared "
+        f"gradient dL/ds arrives where the surrogate is open (shaded), which holds {least}"
         f"{show(counts[inside].sum() / total)} of the elements; {none}"
     )
     if any(beyond):

@@ -248,41 +248,6 @@ def reading(drawn: go.Figure) -> str:
     return str(meta["reading"])
 
 
-def log_axis(values: np.ndarray) -> dict[str, Any]:
-    """Return a logarithmic axis that holds some values and has at least two labels.
-
-    Args:
-        values: what is drawn, any shape, all above 0; NaN is left out.
-
-    Returns:
-        Settings of a plotly axis.
-    """
-    seen = values[np.isfinite(values)]
-    low, top = float(seen.min()) / 2, float(seen.max()) * 2
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(top))
-    every = max(1, (last - first) // 8)
-    ticks = [
-        digit * 10.0**power
-        for power in range(first, last + 1, every)
-        # Whole decades alone would leave a narrow range without two labels.
-        for digit in ((1, 2, 5) if top < 1e3 * low else (1,))
-        if low <= digit * 10.0**power <= top
-    ]
-    return {
-        "type": "log",
-        "range": [math.log10(low), math.log10(top)],
-        "tickvals": ticks,
-        "ticktext": [_tick(tick) for tick in ticks],
-        "fixedrange": True,
-    }
-
-
-def _tick(value: float) -> str:
-    if 1e-3 < value < 1e4:
-        return f"{value:g}"
-    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-
-
 def number(value: float) -> str:
     """Return a number with three significant digits, for words and hovers.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..analysis.findings import SEVERITIES, Finding
 from ..data.runs import Run
+from ..data.schema import MODES
 from .figures_style import number, short, thinned, with_error
 from .groups import Group, grouped, ranked
 from .lazy import lazy
@@ -77,7 +78,7 @@ def measured(finding: Finding) -> str:
 def since(run: Run, steps: tuple[int, int]) -> str:
     """Return when something was found, and whether it still is at the end of the record."""
     record = lazy(run)
-    ends = [known[-1] for known in (record.steps_so_far(mode) for mode in run.modes) if len(known)]
+    ends = [known[-1] for known in (record.steps_so_far(mode) for mode in MODES) if len(known)]
     if steps[0] < steps[1] and ends and steps[1] >= min(ends):
         return f"since step {steps[0]}"
     return f"at {span(steps)}" if steps[0] == steps[1] else f"in {span(steps)}"
