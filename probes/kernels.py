@@ -242,7 +242,7 @@ def _forward(seen: Observed) -> Block:
             float(spec.gain),
             float((1.0 - spec.decay) * spec.rest),
             float(spec.threshold),
-            torch.tensor(spec.threshold, dtype=current.dtype).item(),  # as the layer compares
+            _as_compared(spec.threshold, current.dtype),
             float(spec.reset_value),
             float(amount / spec.decay if late else amount),
             scale,
@@ -453,6 +453,11 @@ class _View:
 def _power(size: int) -> int:
     """Return the power of two that holds a size, as far as one program goes."""
     return min(TILE, 1 << (size - 1).bit_length())
+
+
+def _as_compared(threshold: float, dtype: torch.dtype) -> float:
+    """Return a threshold as a layer compares with it: rounded to its dtype; asks no device."""
+    return float(torch.tensor(threshold, dtype=dtype, device="cpu"))
 
 
 def _numbers(surrogate: Surrogate | None) -> tuple[float, float, float]:

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from .kernels_shared import shape_value, store_square, tile
 
-_SIZES = ["timesteps", "samples", "units", "chunks", "rows", "field", "field_out"]
+_SIZES = ["timesteps", "samples", "chunks", "rows", "field", "field_out"]
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -65,7 +65,7 @@ def gradient_kernel(
     rows, columns, chunk = tile(chunks, BN, BM)
     there = (rows[:, None] < samples) & (columns[None, :] < units)
     row_there = rows < samples
-    last = timesteps - 1
+    last = (timesteps - 1).to(tl.int64)  # times a stride it may leave 32 bits
     grad_spikes += last * grad_spikes_t + rows[:, None] * grad_spikes_n + columns[None, :]
     grad_input += last * grad_input_t + rows[:, None] * grad_input_n + columns[None, :]
     potential += last * potential_t + rows[:, None] * potential_n + columns[None, :]

@@ -19,7 +19,7 @@ from .kernels_shared import (
     tile,
 )
 
-_SIZES = ["timesteps", "samples", "units", "chunks", "rows", "field", "field_out"]
+_SIZES = ["timesteps", "samples", "chunks", "rows", "field", "field_out"]
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -385,7 +385,7 @@ def forward_kernel(
         bins = tl.arange(0, BINS)
         for doublings in tl.static_range(0, 8):
             exponent = widest - doublings
-            there = (bins >= 0) & (exponent >= 0)
+            there = bins >= tl.where(exponent >= 0, 0, 256)
             found = tl.load(density + exponent * BINS + bins, mask=there, other=0)
             merged = tl.sum(tl.reshape(found, [BINS >> doublings, 1 << doublings]), axis=1)
             place = tl.arange(0, BINS >> doublings) + (HALF - (HALF >> doublings))
