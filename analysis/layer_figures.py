@@ -25,7 +25,7 @@ from .layer_record import (
     square_of,
 )
 from .recommend_forward import xi_of
-from .recommend_start import settled_rate, solve_start
+from .recommend_start import settled, solve_start
 from .surrogate import Surrogate
 
 GROWTH_SOURCE = "growth of the gradient with reused recurrent weights = 1, as analysis/growth"
@@ -138,8 +138,8 @@ def figures(
         "mean of u": mean_of(record, record.u),
         "std of u": spread_of(record),
     }
-    if (settled := settled_rate(record)) is not None:
-        found["settled rate"] = Estimate(settled[0], float("nan"))
+    if (law := settled(record)) is not None:
+        found["settled rate"] = Estimate(law.rate, float("nan"))
     if (start := solve_start(record)) is not None:
         found["shift at t = 1"] = Estimate(start.before, float("nan"))
     return found | backward_figures(record, above, power)

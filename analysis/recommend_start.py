@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def solve_start(record: LayerRecord) -> StartSolution | None:
     now = np.array([_distance(record.u[t], end.u[t]) for t in range(steps)])
     then = np.array([_distance(other[t], end.u[t]) for t in range(steps)])
     removed = 1.0 - float(then.sum() / now.sum()) if now.sum() > 0.0 else 0.0
-    in_step = removed >= REMOVED_LEAST and rings(record)
+    in_step = removed >= REMOVED_LEAST and (law := settled(record)) is not None and law.rings
     return StartSolution(proposed, float(now[0]), float(then[0]), removed, in_step)
 
 
@@ -100,7 +101,7 @@ def _distance(one: Array, other: Array) -> float:
     return float(np.mean(np.abs(np.sort(one, axis=None) - np.sort(other, axis=None))))
 
 
-def frozen_share(current: Array) -> float:
+def fixed_share(current: Array) -> float:
     """Return the share of the current's variance that stays fixed over time, 0 to .98.
 
     Args:
@@ -110,7 +111,7 @@ def frozen_share(current: Array) -> float:
         The mean covariance of two different timesteps over the variance; 0 for one timestep.
 
     Example:
-        >>> frozen_share(np.ones((5, 1, 1)) * np.array([[[0.0, 1.0, 2.0]]]))
+        >>> fixed_share(np.ones((5, 1, 1)) * np.array([[[0.0, 1.0, 2.0]]]))
         0.98
     """
     centred = current - current.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
@@ -122,39 +123,34 @@ def frozen_share(current: Array) -> float:
     return float(np.clip(share, 0.0, MOST_FROZEN))
 
 
-def settled_rate(record: LayerRecord) -> tuple[float, complex] | None:
-    """Return rate and second eigenvalue of the stationary law of the layer's current.
+class Settled(NamedTuple):
+    """What a layer does where its potential has settled.
+
+    Args:
+        rate: spikes per unit and timestep.
+        rings: whether it fires nearly periodically: a constant start puts the units in step.
+    """
+
+    rate: float
+    rings: bool
+
+
+def settled(record: LayerRecord) -> Settled | None:
+    """Return what the stationary law of the layer's current says.
 
     Args:
         record: the layer.
 
     Returns:
-        Spikes per unit and timestep where the potential has settled, for a normal current of the
-        recorded mean, spread and fixed share; None where no such law is known.
+        Rate and ringing for a normal current of the recorded mean, spread and fixed share; None
+        where no such law is known.
 
     Source:
         :func:`.stationary.stationary_law`.
     """
     mean, std = float(record.current.mean()), float(record.current.std())
     try:
-        law = stationary_law(record.spec, mean, std, frozen=frozen_share(record.current))
-        if law.shape != ():
-            return None
-        return float(law.rate), complex(law.lambda_2)
+        law = stationary_law(record.spec, mean, std, frozen=fixed_share(record.current))
+        return Settled(float(law.rate), bool(law.rings)) if law.shape == () else None
     except (ValueError, ArithmeticError):
         return None
-
-
-def rings(record: LayerRecord) -> bool:
-    """Return whether the layer fires nearly periodically: its law turns around instead of settling.
-
-    Source:
-        Second eigenvalue of the transfer operator negative or complex, and larger than the decay:
-        the mean of the layer oscillates, and a constant start puts the units in step.
-    """
-    found = settled_rate(record)
-    if found is None:
-        return False
-    second = found[1]
-    turning = second.real < 0.0 or abs(second.imag) > 1e-9
-    return turning and abs(second) > float(np.max(record.spec.decay))

@@ -150,6 +150,18 @@ def test_timesteps_are_lost_only_where_that_is_sure(
         assert finding.severity == "warning"
 
 
+def test_of_several_notes_the_worst_alone_is_told(tmp_path: Path) -> None:
+    def change(entry: dict[str, Any], k: int) -> None:
+        entry.update(findings_cases._rate(0.0 if entry["t"] <= lost[k] else 0.2))
+
+    for lost, told in (((2, 2), 1), ((3, 2), 2), ((3, 3), 2), ((2, 0), 1), ((0, 0), 0)):
+        folder = tmp_path / str(lost)
+        run = findings_cases.write(folder, findings_cases.Made(change=change))
+        found = [finding for finding in diagnose(run) if finding.code == "R3"]
+        assert len(found) == told  # every warning, and one note
+        assert sum(finding.severity == "note" for finding in found) == (2 in lost)
+
+
 def test_a_layer_without_gradient_says_how_surely(tmp_path: Path) -> None:
     (case, parameter) = findings_cases.CASES["G7"]
     run = findings_cases.write(tmp_path / "layer", case.make(case.outside))

@@ -72,7 +72,7 @@ def differs(expected: Any, measured: Any) -> float:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes long and is not looked at: findings, and the law that theory gives."""
-    monkeypatch.setattr("spikescope.analysis.layer_figures.settled_rate", lambda record: None)
+    monkeypatch.setattr("spikescope.analysis.layer_figures.settled", lambda record: None)
     monkeypatch.setattr("spikescope.probes.preflight_trial.Trial.findings", lambda trial: [])
 
 

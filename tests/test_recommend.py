@@ -41,9 +41,8 @@ from spikescope.analysis.recommend_forward import (
 )
 from spikescope.analysis.recommend_start import (
     StartSolution,
-    frozen_share,
-    rings,
-    settled_rate,
+    fixed_share,
+    settled,
     solve_start,
 )
 from spikescope.analysis.recommend_surrogate import (
@@ -353,7 +352,7 @@ def test_no_start_where_the_layer_fires_nearly_periodically() -> None:
     # Strong steady drive, little noise: fires every second timestep, the law turns.
     spec = NeuronSpec(decay=0.9, threshold=1.0)
     layer = layer_of(spec, noise(8, 100, 20, mean=0.55, std=0.02))
-    assert rings(layer)
+    assert settled(layer).rings
     found = solve_start(layer)
     assert found is not None
     assert not found.helps(1.0)
@@ -361,24 +360,24 @@ def test_no_start_where_the_layer_fires_nearly_periodically() -> None:
     assert good.helps(1.0)
     assert not replace(good, rings=True).helps(1.0)
     calm = layer_of(spec, noise(8, 100, 20, mean=0.0, std=0.5))
-    assert not rings(calm)
+    assert not settled(calm).rings
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
-def test_frozen_share(share: float) -> None:
+def test_fixed_share(share: float) -> None:
     fixed, fresh = noise(1, 400, 50, seed=1), noise(10, 400, 50, seed=2)
     mixed = math.sqrt(share) * fixed + math.sqrt(1 - share) * fresh
-    assert frozen_share(mixed) == pytest.approx(share, abs=0.02)
+    assert fixed_share(mixed) == pytest.approx(share, abs=0.02)
 
 
 def test_settled_rate_is_that_of_a_long_simulation() -> None:
     spec = NeuronSpec(decay=0.5, threshold=1.0)
     layer = layer_of(spec, noise(60, 100, 100, std=0.8))
-    found = settled_rate(layer)
+    found = settled(layer)
     assert found is not None
     late = mean_of(layer, layer.spikes[20:])
-    assert abs(found[0] - late.value) < 4 * late.error + 2e-4
-    assert settled_rate(layer_of(spec, np.zeros((4, 5, 6)))) is None
+    assert abs(found.rate - late.value) < 4 * late.error + 2e-4
+    assert settled(layer_of(spec, np.zeros((4, 5, 6)))) is None
 
 
 # Error bars, words.

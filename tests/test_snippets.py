@@ -134,7 +134,7 @@ class Net(nn.Module):
 def test_recommend_to_code_to_a_layer_that_is_left_alone(
     framework: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spikescope.analysis.layer_figures.settled_rate", lambda record: None)
+    monkeypatch.setattr("spikescope.analysis.layer_figures.settled", lambda record: None)
     monkeypatch.setattr("spikescope.probes.preflight_trial.Trial.findings", lambda trial: [])
     model = Net(framework)
     generator = torch.Generator().manual_seed(1)
