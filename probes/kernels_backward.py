@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # (Triton compiles these functions from their source: what a type checker reads is not what runs.)
-"""The kernels of a backward pass: gradients inside the layer and sums of each tile, then of all."""
+"""The kernel of a backward pass: gradients inside the layer, and sums of each tile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import triton.language as tl
 
 from .kernels_shared import shape_value, store_square, tile
 
-_SIZES = ["timesteps", "samples", "chunks", "rows", "field", "field_out"]
+_SIZES = ["timesteps", "samples", "chunks", "field"]
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -122,94 +122,3 @@ def gradient_kernel(
             handed -= handed_t
         sums -= samples * chunks
         counts -= samples * chunks
-
-
-@triton.jit(do_not_specialize=_SIZES)
-def gradient_sample_kernel(
-    sums,
-    counts,
-    sums_out,
-    counts_out,
-    rows,
-    chunks,
-    field,
-    field_out,
-    FIELDS: tl.constexpr,
-    RB: tl.constexpr,
-    CB: tl.constexpr,
-):
-    """Merge the chunks of each sample at each timestep, in a fixed order and in float64."""
-    row = tl.program_id(0).to(tl.int64) * RB + tl.arange(0, RB)
-    here = row < rows
-    for name in tl.static_range(0, FIELDS):
-        finite, zeros = tl.zeros([RB], tl.int64), tl.zeros([RB], tl.int64)
-        squares = tl.zeros([RB], tl.float64)
-        for first in range(0, chunks, CB):
-            column = first + tl.arange(0, CB)
-            at = row[:, None] * chunks + column[None, :]
-            there = here[:, None] & (column[None, :] < chunks)
-            word = tl.load(counts + name * field + at, mask=there, other=0)
-            finite += tl.sum(word & 0xFFFF, axis=1)
-            zeros += tl.sum(word >> 16, axis=1)
-            unit = tl.load(sums + 2 * name * field + at, mask=there, other=0.0).to(tl.float64)
-            part = tl.load(sums + (2 * name + 1) * field + at, mask=there, other=0.0)
-            squares += tl.sum(part.to(tl.float64) * unit * unit, axis=1)
-        tl.store(sums_out + name * field_out + row, squares, mask=here)
-        tl.store(counts_out + 2 * name * field_out + row, finite, mask=here)
-        tl.store(counts_out + (2 * name + 1) * field_out + row, zeros, mask=here)
-
-
-@triton.jit(do_not_specialize=_SIZES)
-def backward_kernel(
-    sums,
-    counts,
-    floats_out,
-    counts_out,
-    timesteps,
-    samples,
-    units,
-    field,
-    FIELDS: tl.constexpr,
-    SB: tl.constexpr,
-):
-    """Merge the samples of one timestep into its columns."""
-    t = tl.program_id(0).to(tl.int64)
-    sums += t * samples
-    counts += t * samples
-    floats_out += t
-    counts_out += t
-    for name in tl.static_range(0, FIELDS):
-        finite, zeros = tl.zeros([SB], tl.int64), tl.zeros([SB], tl.int64)
-        squares, seen, figures = (
-            tl.zeros([SB], tl.float64), tl.zeros([SB], tl.float64), tl.zeros([SB], tl.float64),
-        )  # fmt: skip
-        for first in range(0, samples, SB):
-            at = first + tl.arange(0, SB)
-            there = at < samples
-            n = tl.load(counts + 2 * name * field + at, mask=there, other=0)
-            square = tl.load(sums + name * field + at, mask=there, other=0.0)
-            finite += n
-            zeros += tl.load(counts + (2 * name + 1) * field + at, mask=there, other=0)
-            squares += square
-            seen += (n > 0).to(tl.float64)
-            figures += square / tl.maximum(n, 1).to(tl.float64)
-        count = tl.sum(finite, axis=0)
-        tl.store(floats_out + name * timesteps, tl.sum(squares, axis=0) / count.to(tl.float64))
-        tl.store(counts_out + 3 * name * timesteps, count)
-        missing = samples.to(tl.int64) * units - count
-        tl.store(counts_out + (3 * name + 1) * timesteps, missing)
-        tl.store(counts_out + (3 * name + 2) * timesteps, tl.sum(zeros, axis=0))
-        if name == 2:  # dL/du, whose spread over samples is kept, too
-            several = tl.sum(seen, axis=0)
-            mean = tl.sum(figures, axis=0) / several
-            spread = tl.zeros([SB], tl.float64)
-            for first in range(0, samples, SB):
-                at = first + tl.arange(0, SB)
-                there = at < samples
-                n = tl.load(counts + 2 * name * field + at, mask=there, other=0)
-                square = tl.load(sums + name * field + at, mask=there, other=0.0)
-                apart = square / tl.maximum(n, 1).to(tl.float64) - mean
-                spread += tl.where(n > 0, apart * apart, 0.0)
-            tl.store(floats_out + 4 * timesteps, mean)
-            tl.store(floats_out + 5 * timesteps, tl.sum(spread, axis=0) / several)
-            tl.store(counts_out + 12 * timesteps, several.to(tl.int64))

@@ -20,7 +20,7 @@ import spikescope
 from spikescope.analysis.neuron import NeuronSpec, step
 from spikescope.analysis.surrogate import SHAPES, Surrogate
 from spikescope.data.schema import COLUMNS
-from spikescope.probes import accumulators, capture, kernels
+from spikescope.probes import accumulators, capture, kernels, kernels_launch
 from spikescope.probes.lif import LIF
 
 # The interpreter computes with numpy, which warns where a device does not.
@@ -223,7 +223,7 @@ def test_densities_are_bit_equal_at_any_range(scale: float, spread: float) -> No
 def test_more_chunks_or_samples_than_one_program_takes(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "TILE", 16)
+    monkeypatch.setattr(kernels_launch, "TILE", 16)
     spec = NeuronSpec(decay=0.7)
     values = data(shape, spec)
     block, u = forward("kernel", spec, values)

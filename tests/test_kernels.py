@@ -187,7 +187,7 @@ def test_a_kernel_that_fails_is_given_up_and_the_other_routes_go_on(
         block, u, _ = accumulators.forward_pass(spec, current, current.round(), start, **known)
         blocks.append(block)
         assert u is not None
-    assert asked == [".kernels_forward"]  # it is not tried again
+    assert asked == [".kernels_launch"]  # it is not tried again
     assert all(torch.equal(blocks[0][name], blocks[2][name]) for name in blocks[2])
     note = accumulators.take_note()
     assert note is not None
@@ -201,7 +201,7 @@ def test_the_backward_kernel_may_fail_alone(
 ) -> None:
     asked = fails(monkeypatch, ImportError("No module named 'triton'"))
     block = accumulators.backward_block(gradients(NeuronSpec(decay=0.5)))
-    assert asked == [".kernels_backward"]
+    assert asked == [".kernels_launch"]
     assert block["grad_u_count"].tolist() == [12, 12]
     assert "No module named 'triton'" in str(accumulators.take_note())
 
@@ -265,11 +265,11 @@ PROGRAMS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         "fp16",
         REPLAY | {"RESET": "none", "NARROW": "float16", "SHAPE": "unknown", "BN": 16, "BM": 16},
     ),
-    "samples": ("forward", "sample_kernel", "", {"KNOWN": True, "RB": 2, "CB": 128}),
-    "forward": ("forward", "forward_kernel", "", {"KNOWN": True, "HISTOGRAM": True, "SB": 64}),
+    "samples": ("merging", "sample_kernel", "", {"KNOWN": True, "RB": 2, "CB": 128}),
+    "forward": ("merging", "forward_kernel", "", {"KNOWN": True, "HISTOGRAM": True, "SB": 64}),
     "gradients": ("backward", "gradient_kernel", "fp32", BACK),
-    "gradient samples": ("backward", "gradient_sample_kernel", "", {"FIELDS": 4, "RB": 8, "CB": 1}),
-    "backward": ("backward", "backward_kernel", "", {"FIELDS": 4, "SB": 64}),
+    "gradient samples": ("merging", "gradient_sample_kernel", "", {"FIELDS": 4, "RB": 8, "CB": 1}),
+    "backward": ("merging", "backward_kernel", "", {"FIELDS": 4, "SB": 64}),
 }
 
 

@@ -264,7 +264,7 @@ def test_memory_is_what_is_said() -> None:
     torch.cuda.reset_peak_memory_stats()
     block, u = forward("kernel", spec, values)
     peak = torch.cuda.max_memory_allocated() - before
-    said = 4 * elements + 68 * elements // kernels.TILE + timesteps * (130 << 10)
+    said = 4 * elements + 68 * elements // 256 + timesteps * (130 << 10)
     assert peak <= said + timesteps * samples * 16 * 8 + (64 << 10)
     assert torch.cuda.memory_allocated() - before <= 4 * elements + (128 << 10)
     assert len(block) > 20
