@@ -245,7 +245,9 @@ class LayerHooks(LayerSums):
                 gradient = self._adapter.time_first(self.layer.module, gradient.detach())
                 act(call, self._unscale(wide(gradient)))
 
-        of.register_hook(self._guard(hook))  # type: ignore[no-untyped-call]
+        # Taken back with the others: a graph that outlives the step would keep what we know of it.
+        handle = of.register_hook(self._guard(hook))  # type: ignore[no-untyped-call]
+        self._handles.append(handle)
 
     def _is_first_backward(self, call: Visit) -> bool:
         now = torch._C._current_graph_task_id()

@@ -36,7 +36,7 @@ class LayerVitals:
         self._hooks = hooks
         self._adapter = adapter
         self._guard = guard
-        self._handle: Any = None
+        self._handles: list[Any] = []
         self._learns = any(p.requires_grad for p in hooks.layer.module.parameters())
         self._forget()
 
@@ -52,13 +52,13 @@ class LayerVitals:
         """Put the hook in place, behind that of the recorder."""
         module = self._hooks.layer.module
         act = Hook(module, self._guard(self._after_call))
-        self._handle = module.register_forward_hook(act, with_kwargs=True)
+        self._handles = [module.register_forward_hook(act, with_kwargs=True)]
 
     def disarm(self) -> None:
         """Remove the hook and forget the step."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         self._forget()
 
     def _after_call(
@@ -95,7 +95,9 @@ class LayerVitals:
             both = _products(held, gradient.detach())
             self._euler = both if self._euler is None else self._euler + both
 
-        emitted.register_hook(self._guard(hook))  # type: ignore[no-untyped-call]
+        # Taken back with the other one: a graph that outlives the step would keep the spikes.
+        handle = emitted.register_hook(self._guard(hook))  # type: ignore[no-untyped-call]
+        self._handles.append(handle)
 
     def finish(self) -> list[tuple[Key, Tensor | float]]:
         """Return the figures of the step."""

@@ -138,3 +138,23 @@ def test_a_smaller_last_batch_does_not_lower_what_is_stated(tmp_path: Path) -> N
         probe.step()
         assert probe.memory["1"]["potentials"] == T * 2 * N * 40 * 4
     assert in_file(tmp_path / "run")["1"]["potentials"] == T * 2 * N * 40 * 4
+
+
+def test_a_graph_that_outlives_its_step_keeps_nothing_of_ours(tmp_path: Path) -> None:
+    model = net()
+    samples = 200
+    inputs = torch.randn(T, samples, 7)
+    kept, alive = [], []
+    with spikescope.watch(model, tmp_path / "run", lambda k: k in (1, 3)) as probe:
+        for _ in range(4):
+            loss = model(inputs).square().sum()
+            loss.backward()
+            model.zero_grad(set_to_none=True)
+            probe.step(loss=loss)
+            kept.append(loss)  # with its graph, as a list of losses keeps it
+            drain(probe)
+            alive.append(sum(storages().values()))
+    stated = sum(sizes["potentials"] for sizes in in_file(tmp_path / "run").values())
+    one = T * samples * 30 * 4  # the least of what a layer's hooks had in their hands
+    assert stated > one
+    assert max(alive) - alive[0] < one
