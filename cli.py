@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from . import (
+    __version__,
     cli_attribute,
     cli_compare,
     cli_demo,
@@ -39,13 +40,28 @@ COMMANDS = (
 )
 
 app = typer.Typer(
-    help="See, explain and mend what happens inside spiking neural networks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 for command in COMMANDS:
     app.command()(command)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"spikescope {__version__}")
+        raise typer.Exit
+
+
+_VERSION = typer.Option(
+    "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+)
+
+
+@app.callback()
+def options(version: Annotated[bool, _VERSION] = False) -> None:
+    """See, explain and mend what happens inside spiking neural networks."""
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import pytest
 import synthetic
 from command_line import command
 
+import spikescope
 from spikescope import cli
 
 
@@ -39,6 +40,11 @@ def test_diagnose_for_a_program(run: Path, monkeypatch: Any, capsys: Any) -> Non
     content = json.loads(capsys.readouterr().out)
     assert content["state"] == "finished"
     assert content["findings"][0]["code"] == "G2"
+
+
+def test_the_version_is_told(monkeypatch: Any, capsys: Any) -> None:
+    assert command("--version", monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out == f"spikescope {spikescope.__version__}\n"
 
 
 @pytest.mark.parametrize(("fail_on", "status"), [("warning", 1), ("error", 0)])
