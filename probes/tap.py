@@ -18,7 +18,7 @@ from .levels import STANDARD, Level
 from .modes import Hook, Unscale, wide
 from .recompute import Repeats, in_backward
 from .stream import ROUNDING, Moment, Stream
-from .tap_function import listen, unlisten
+from .tap_function import Listener, listen, unlisten
 from .tap_gradients import Call, Guard, TapGradients
 from .tap_graph import Work, at_work
 from .tap_rule import (
@@ -74,7 +74,7 @@ class Tap:
         self._time_axis, self._level = time_axis, level
         self._names, self._replayed, self._refused = names, replayed, refused
         self._guard, self._unscale = guard, unscale
-        self._listener = guard(self._hear)
+        self._listener: Listener | None = None
         self._calls: dict[nn.Module, int] = {}
         self._handles: list[Any] = []
         self._sites: dict[Any, Site] = {}
@@ -88,11 +88,15 @@ class Tap:
 
     def arm(self) -> None:
         """Hear every Function."""
+        # Made anew each time: kept, it would hold the tap, and the tap the model, in a cycle.
+        self._listener = self._guard(self._hear)
         listen(self._listener)
 
     def disarm(self) -> None:
         """Give every Function its methods back and forget what belongs to the step."""
-        unlisten(self._listener)
+        if self._listener is not None:
+            unlisten(self._listener)
+            self._listener = None
         self._gradients.forget()
         for handle in self._handles:
             handle.remove()

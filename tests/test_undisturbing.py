@@ -179,6 +179,47 @@ def test_nothing_keeps_the_model_alive(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if "spikescope" in thread.name]
 
 
+@pytest.mark.parametrize("ends", ["finished", "failed", "an error of ours"])
+def test_no_cycle_keeps_the_model_alive(
+    ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("planted")
+
+    def observed(model: nn.Module) -> Any:
+        settings = {"collect": "full", "on_findings": lambda found: None}
+        with spikescope.watch(model, tmp_path / "run", every=1, **settings) as probe:
+            for _ in range(2):
+                model(torch.rand(2, 1, 8, 8)).sum().backward()
+                probe.step()
+            if ends == "an error of ours":
+                monkeypatch.setattr(session, "known_layers", fail)
+                model(torch.rand(2, 1, 8, 8)).sum().backward()
+                probe.step()
+            elif ends == "failed":
+                raise KeyboardInterrupt
+        return probe
+
+    gc.collect()
+    gc.disable()  # by reference counting alone
+    try:
+        model, probe = build(), None
+        if ends == "failed":
+            with pytest.raises(KeyboardInterrupt):
+                observed(model)
+        elif ends == "finished":
+            probe = observed(model)
+        else:
+            with pytest.warns(spikescope.SpikescopeWarning, match="planted"):
+                probe = observed(model)
+        gone = weakref.ref(model)
+        del model
+        assert gone() is None
+        assert probe is None or not probe.active  # it is still there, and holds no model
+    finally:
+        gc.enable()
+
+
 def test_the_graph_of_a_step_is_not_kept(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 4), LIF())
     with spikescope.watch(model, tmp_path / "run", every=1) as probe:
