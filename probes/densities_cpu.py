@@ -54,7 +54,11 @@ class Densities:
         """
         if self._scale != 1:  # rounded as z / scale is
             reach = (torch.tensor(reach, dtype=z.dtype) / self._scale).tolist()
-        exponents = [max(0, math.frexp(size / (_HALF * DENSITY_WIDTH))[1]) for size in reach]
+        # At least the range of earlier pieces: two histograms of one range are merged by adding.
+        exponents = [
+            max(before, math.frexp(size / (_HALF * DENSITY_WIDTH))[1])
+            for before, size in zip(self._exponents[t : t + len(z)], reach, strict=True)
+        ]
         finest = [math.ldexp(1.0 / DENSITY_WIDTH, -exponent) for exponent in exponents]
         factor: Any = finest[0]
         if min(finest) < max(finest):
@@ -76,19 +80,14 @@ class Densities:
             self._offsets = _offsets(len(bins), size // len(bins))
         places = self._places[:size].copy_(bins.view(-1)).add_(self._offsets[:size])
         counted = torch.bincount(places, minlength=len(bins) * _LANES * DENSITY_BINS)
-        histograms = counted.view(len(bins), _LANES, DENSITY_BINS).sum(1).numpy()
         for k, exponent in enumerate(exponents):
-            self._merge(t + k, exponent, histograms[k])
-
-    def _merge(self, t: int, exponent: int, counts: np.ndarray) -> None:
-        """Add a histogram; the narrower of the two ranges gives way."""
-        widest = max(exponent, self._exponents[t])
-        if exponent < widest:
-            counts = coarsen_density(counts, widest - exponent)
-        elif self._exponents[t] < widest:
-            self._counts[t] = coarsen_density(self._counts[t], widest - self._exponents[t])
-        self._exponents[t] = widest
-        self._counts[t] += counts
+            if exponent > self._exponents[t + k]:  # the narrower of the two ranges gives way
+                doublings = exponent - self._exponents[t + k]
+                self._counts[t + k] = coarsen_density(self._counts[t + k], doublings)
+                self._exponents[t + k] = exponent
+        self._counts[t : t + len(bins)] += (
+            counted.view(len(bins), _LANES, DENSITY_BINS).sum(1).numpy()
+        )
 
     def block(self) -> dict[str, Tensor]:
         """Return ``density`` ``[T, bin]`` and ``density_exponent`` ``[T]``."""

@@ -56,6 +56,7 @@ class LayerHooks(LayerSums):
         self.layer = layer
         self.notes: dict[str, str] = {}
         self.timesteps: int | None = None
+        self.tiny: float | None = None
         self._adapter = adapter
         self._before = guard(self._before_call)
         self._after = guard(self._after_call)
@@ -84,7 +85,7 @@ class LayerHooks(LayerSums):
             handle.remove()
         self._handles = []
         self.clear()
-        self.notes = {}
+        self.notes, self.tiny = {}, None
         self._entered, self._half = None, []
         self._could_learn, self.reached = False, False
         self._repeats.forget()
@@ -242,6 +243,7 @@ class LayerHooks(LayerSums):
 
         def hook(gradient: Tensor) -> None:
             if self._is_first_backward(call):
+                self.tiny = float(torch.finfo(gradient.dtype).tiny)
                 gradient = self._adapter.time_first(self.layer.module, gradient.detach())
                 act(call, self._unscale(wide(gradient)))
 

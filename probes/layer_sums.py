@@ -12,6 +12,7 @@ from ..analysis.neuron import NeuronSpec
 from ..analysis.surrogate import Surrogate
 from . import accumulators, capture
 from .accumulators import Block
+from .figures import products, some
 from .fine import joint_counts, unit_spikes
 from .levels import Level
 from .modes import wide
@@ -20,7 +21,7 @@ from .stretch import Stretch
 Key = tuple[str, int, int]
 """Mode, first timestep, number of timesteps."""
 
-CHECKED = 1 << 16
+CHECKED = 1 << 13
 """On a CPU the self-check of the gradients looks at so many elements of a timestep."""
 
 
@@ -35,8 +36,10 @@ class LayerSums:
     ``forward`` and ``backward`` hold the statistics, keyed by (mode, first timestep, number of
     timesteps); ``sequences`` holds the number of timesteps of each sequence that the layer went
     through; ``held`` counts the bytes of potentials and copies that wait for the backward pass.
-    ``joints`` (keyed likewise) and ``maps`` (by mode: spikes of each unit, and samples
-    times timesteps) hold what only the level "full" reads.
+    ``units`` holds, by mode, the spikes of each unit, and samples times timesteps; ``first`` and
+    ``last`` some values of the input at the ends of the first sequence; ``felt`` the sums of
+    s dL/ds and of its magnitude; ``joints`` (keyed like the statistics) what only the level "full"
+    reads.
     """
 
     def __init__(self, scale: float, level: Level, *, apart: bool = False) -> None:
@@ -48,13 +51,21 @@ class LayerSums:
         self.forward: dict[Key, Block] = {}
         self.backward: dict[Key, Block] = {}
         self.joints: dict[Key, Tensor] = {}
-        self.maps: dict[str, tuple[Tensor, int]] = {}
+        self.units: dict[str, tuple[Tensor, int]] = {}
+        self.first: Tensor | None = None
+        self.last: Tensor | None = None
+        self.felt: Tensor | None = None
         self.sequences: list[int] = []
         self._last: Stretch | None = None
         self._open: Stretch | None = None  # timesteps are being gathered
         self._partial: list[Stretch] = []  # not all that was gathered has got gradients
         self._fired: Tensor | None = None
         self.held = 0
+
+    @property
+    def maps(self) -> dict[str, tuple[Tensor, int]]:
+        """What the level "full" keeps of the spikes of each unit."""
+        return self.units if self._level.fine else {}
 
     def _begin(
         self, fresh: bool, mode: str, spec: NeuronSpec, surrogate: Surrogate | None, spikes: Tensor
@@ -106,17 +117,20 @@ class LayerSums:
             stretch.u = None
         self.held += 0 if stretch.u is None else stretch.u.nbytes
         self._fold(self.forward, stretch.key, block)
-        if self._level.fine:
-            self._map(stretch)
+        self._count_units(stretch)
+        if len(self.sequences) == 1:  # later sequences of the step hold other samples
+            if self.first is None:
+                self.first = some(current[0])
+            self.last = some(current[-1])
 
-    def _map(self, stretch: Stretch) -> None:
+    def _count_units(self, stretch: Stretch) -> None:
         """Count the spikes of each unit."""
         spikes = stretch.spikes
         fired, chances = unit_spikes(spikes), spikes.shape[0] * spikes.shape[1]
-        before = self.maps.get(stretch.mode)
+        before = self.units.get(stretch.mode)
         if before is not None and before[0].shape == fired.shape:
             fired, chances = fired + before[0], chances + before[1]
-        self.maps[stretch.mode] = fired, chances
+        self.units[stretch.mode] = fired, chances
 
     def _fold_gathered(self, stretch: Stretch) -> None:
         """Fold the gradients that have arrived for what was gathered, and let go of them."""
@@ -156,6 +170,8 @@ class LayerSums:
             mode, t, _ = stretch.key
             key = mode, t + (run.start or 0), len(gradient)
             self._fold(self.backward, key, accumulators.backward_block(inside))
+            both = products(stretch.spikes[run], downstream)
+            self.felt = both if self.felt is None else self.felt + both
             if self._level.fine:
                 self._join(key, stretch.spec.threshold, inside)
 

@@ -51,7 +51,7 @@ class Vitals:
         self._off = False
         self._parameters = ParameterVitals(named, feeds, set(spiking))
         self._norms = NormVitals(named, feeds, guard)
-        self._layers = [LayerVitals(entry, adapter, guard) for entry, adapter in layers]
+        self._layers = [LayerVitals(entry, adapter) for entry, adapter in layers]
 
     def arm(self) -> None:
         """Look at the parameters before the step, and put the hooks in place."""
@@ -61,8 +61,6 @@ class Vitals:
             self._order.arm()
             self._parameters.arm()
             self._norms.arm()
-            for layer in self._layers:
-                layer.arm()
         except Exception as error:
             self._give_up(error)
 
@@ -86,8 +84,6 @@ class Vitals:
         self._order.disarm()
         self._parameters.disarm()
         self._norms.disarm()
-        for layer in self._layers:
-            layer.disarm()
 
     def _finish(self) -> list[Reading]:
         self._order.finish()

@@ -12,6 +12,9 @@ from .modes import Hook
 from .recompute import in_backward
 from .vitals_types import Key
 
+PIECE = 1 << 17
+"""Elements that are looked at together on a CPU: read from memory once."""
+
 MOST_CALLS = 256
 """Calls of one norm that are followed in a step."""
 
@@ -60,10 +63,11 @@ class NormVitals:
         calls = self._calls.setdefault(module, [])
         if values.ndim < 2 or values.numel() == 0 or len(calls) >= MOST_CALLS:
             return
-        rows = values.reshape(values.shape[0], values.shape[1], -1).float()
-        # A norm reads the input once and keeps nothing; var_mean costs ten times as much on a CPU.
-        square = torch.linalg.vector_norm(rows, dim=2).square() / rows.shape[2]
-        calls.append((rows.mean(2), square))
+        rows = values.reshape(values.shape[0], values.shape[1], -1)
+        size = max(1, PIECE // rows[0].numel()) if rows.device.type == "cpu" else len(rows)
+        parts = [_mean_and_square(part.float()) for part in torch.split(rows, size)]
+        means, squares = (torch.cat(each) for each in zip(*parts, strict=True))
+        calls.append((means, squares))
         # Without running statistics a norm uses those of the batch also in evaluation.
         self._own[module] = module.training or getattr(module, "running_mean", None) is None
 
@@ -111,6 +115,11 @@ class NormVitals:
                 (key._replace(t=t + 1, quantity="norm_shift"), shift[t]) for t in range(timesteps)
             ]
         return figures
+
+
+def _mean_and_square(rows: Tensor) -> _Call:
+    # A norm reads the input once and keeps nothing; var_mean costs ten times as much on a CPU.
+    return rows.mean(2), torch.linalg.vector_norm(rows, dim=2).square() / rows.shape[2]
 
 
 def timestep_shift(rows: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
