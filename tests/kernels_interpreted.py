@@ -219,6 +219,22 @@ def test_densities_are_bit_equal_at_any_range(scale: float, spread: float) -> No
     assert len(set(block["density_exponent"].tolist())) > 1
 
 
+def test_tiles_of_every_range_are_counted_into_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels_launch, "TILE", 16)  # each sample is a tile
+    generator = torch.Generator().manual_seed(0)
+    current = torch.exp2(torch.arange(12.0))[None, :, None] * torch.randn(
+        1, 12, 16, generator=generator
+    ).clamp(-1.99, 1.99)
+    current[..., 0] = torch.exp2(torch.arange(12.0)) * 1.99
+    spec = NeuronSpec(decay=0.0, threshold=0.0, reset="none")
+    values = {"current": current, "spikes": (current >= 0).float(), "start": torch.zeros(12, 16)}
+    block, want = (
+        forward(route, spec, values, surrogate=None)[0] for route in ("kernel", "general")
+    )
+    assert block["density_exponent"].tolist() == [11]
+    assert torch.equal(block["density"], want["density"])
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 280), (1, 20, 3)])
 def test_more_chunks_or_samples_than_one_program_takes(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
@@ -248,6 +264,27 @@ def test_a_layer_that_never_moves(level: float) -> None:
     assert block["u_var"].tolist() == block["input_var"].tolist() == [0.0] * 2
     assert block["saturated"].tolist() == [200 * (level >= 1)] * 2
     assert block["silent"].tolist() == [200 * (level < 1)] * 2
+
+
+def test_no_level_looks_like_a_spread() -> None:
+    # The mean of equal numbers is off by a rounding for some of them.
+    levels = torch.linspace(-3.0, 5.0, 16)
+    values = {
+        "current": levels[:, None, None].expand(16, 1, 50),
+        "spikes": torch.zeros(16, 1, 50),
+        "start": torch.zeros(1, 50),
+    }
+    block, _ = forward("kernel", NeuronSpec(decay=0.0, reset="none"), values)
+    assert block["u_var"].tolist() == block["input_var"].tolist() == [0.0] * 16
+    assert block["input_mean"].tolist() == levels.double().tolist()
+
+
+def test_what_a_wide_range_takes_below_the_smallest_number_stays_below_the_threshold() -> None:
+    current = torch.tensor([[[-1e-44, 0.0, 1e4]]])
+    values = {"current": current, "spikes": (current >= 0).float(), "start": torch.zeros(1, 3)}
+    spec = NeuronSpec(decay=0.0, threshold=0.0, reset="none")
+    block, _ = forward("kernel", spec, values, surrogate=None)
+    assert block["density"][0, [127, 128]].tolist() == [1, 1]
 
 
 def test_what_came_before_counts() -> None:
@@ -288,6 +325,27 @@ def test_strides_and_layouts_make_no_difference() -> None:
     want, truth = forward("general", spec, held | {"start": torch.full((4, 5, 2, 3), 0.25)})
     assert torch.equal(other, truth)
     same(block, want)
+
+
+def test_no_layout_is_copied() -> None:
+    plain = torch.zeros(2, 4, 5, 2, 3)
+    last = plain.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (2, 4))
+    for values in (plain, last, plain.movedim(0, 1)):
+        view = kernels_launch._View(values)
+        assert view.flat(values).data_ptr() == values.data_ptr()
+        assert view.flat(values).stride(2) == 1
+    assert kernels_launch._View(plain).flat(last).data_ptr() != last.data_ptr()
+
+
+def test_a_narrow_layer_compares_with_its_own_threshold() -> None:
+    spec = NeuronSpec(decay=0.0, threshold=0.301)
+    current = torch.full((1, 1, 4), 0.30078125, dtype=torch.bfloat16)
+    assert (current >= 0.301).all()  # bfloat16 has nothing between the two
+    assert not (current.float() >= 0.301).any()
+    values = {"current": current, "spikes": torch.ones_like(current), "start": current[0]}
+    block, _ = forward("kernel", spec, values)
+    assert (block["near_mismatch"].item(), block["mismatch"].item()) == (0, 0)
+    same(block, forward("general", spec, values)[0])
 
 
 def test_what_is_not_asked_for_is_not_there_and_the_rest_is_the_same() -> None:
