@@ -94,6 +94,7 @@ def layer_rows(drawn: go.Figure, layers: Sequence[str], grid: bool = False) -> N
         ticktext=[plain(label) for label in labels[::every]],
         title_text=None,
         ticks="",
+        ticklabelstandoff=4,
         showgrid=grid,
         fixedrange=True,
     )

@@ -332,7 +332,7 @@ def _sentence(grid: Cells) -> str:
 
     low, high = int(np.nanargmin(shown)), int(np.nanargmax(shown))
     said = f"At step {grid.step} ({grid.mode}) {metric.symbol}"
-    unit = "" if metric.percent else f", in {metric.unit}"
+    unit = "" if metric.percent else f" ({metric.unit})"
     if shown.flat[low] == shown.flat[high]:
         return f"{said} is {metric.show(float(shown.flat[low]))} everywhere{unit}.{more}"
     return f"{said} runs from {at(low)} to {at(high)}{unit}.{more}"

@@ -119,6 +119,7 @@ def test_long_names_are_told_apart() -> None:
     names = [f"features.stage{k // 50}.block{k}.residual.lif" for k in range(200)]
     labels = layer_labels(names)
     assert len(set(labels)) == 200
+    assert labels[123] == "…stage2.block123…"
     assert max(map(len, labels)) <= 21  # with the ellipsis
     assert layer_labels(["net.0", "net.1"]) == ["net.0", "net.1"]
     assert layer_labels(["x" * 4000]) == [f"{'x' * 10}…{'x' * 10}"]
@@ -141,10 +142,11 @@ def test_findings_are_said_by_rule(root: Path, monkeypatch: pytest.MonkeyPatch) 
     several = [
         finding("M3", "block0.lif", "warning"),
         finding("G1", "block0.lif", measured=0.012, error=0.001, bound=0.05, t=2),
-        finding("G1", "block1.lif"),
+        finding("G1", "block1.lif", steps=(10_000, 10_000)),
         finding("T7", "", t=None),
     ]
     assert [group.worst.code for group in grouped(several)] == ["G1", "T7", "M3"]
+    assert grouped(several)[0].steps == (0, 10_000)
     run = Snapshot(root / "one")
     line, severity = verdict(run, several)
     assert line == (
@@ -164,7 +166,7 @@ def test_findings_are_said_by_rule(root: Path, monkeypatch: pytest.MonkeyPatch) 
         target = View(run="one", page="layer", layer=layer, t=t, step=10_000).search()
         assert target in said
     layer = words(draw(client, "?run=one&page=layer&layer=block1.lif")["content"])
-    assert "t = 1, steps 0 to 10000: Bad." in layer
+    assert "t = 1, step 10000: Bad." in layer
     assert "M3" not in layer  # of another layer
 
 
