@@ -7,7 +7,7 @@ its name what it stands for: they never see a row twice, and a kill in between l
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +166,7 @@ def _merge_once(folder: Path, largest: int) -> bool:
             continue
         # What has one record only can be merged when it is one with its neighbours.
         compact(folder, table, 2, min(largest, LARGEST_PART))
-        for path, merged in _coarsest_last(part_paths(folder, table)):
+        for path, merged in _in_turn(part_paths(folder, table)):
             try:
                 rows = read_part(path)
             except PartError:
@@ -185,14 +185,18 @@ def _merge_once(folder: Path, largest: int) -> bool:
     return False
 
 
-def _coarsest_last(paths: list[Path]) -> list[tuple[Path, int]]:
-    """Return the parts in the order in which they should be merged.
+def _in_turn(paths: list[Path]) -> list[tuple[Path, int]]:
+    """Return the parts in the order in which they should be merged, each with its level.
 
-    First comes the oldest that is not yet coarser than the one after it; the newest is last.
+    First comes the largest of those that stay no coarser than the one before them: records become
+    coarser with age, and none much coarser than its neighbours. The newest is last.
     """
     levels = _levels(paths)
-    even = [(path, level) for (path, level), (_, after) in pairwise(levels) if level <= after]
-    return even + [entry for entry in levels if entry not in even]
+    before = [MOST_MERGED, *(level for _, level in levels)]
+    fit = [entry for entry, older in zip(levels, before, strict=False) if entry[1] < older]
+    fit.sort(key=lambda entry: -entry[0].stat().st_size)
+    order = fit + [entry for entry in levels if entry not in fit]
+    return sorted(order, key=lambda entry: entry == levels[-1])
 
 
 def _levels(paths: list[Path]) -> list[tuple[Path, int]]:

@@ -127,3 +127,24 @@ def test_columns_of_every_kind_are_put_together() -> None:
     flat = joined("joints", chunks[:1])["counts"]
     assert flat.to_pylist() == [[0, 1, 2], [3, 4, 5]]
     assert flat.type.value_type == "int64"
+
+
+def test_records_become_coarser_with_age_and_none_much_more_than_its_neighbours(
+    tmp_path: Path,
+) -> None:
+    random = np.random.default_rng(0)
+    run = RunStore(tmp_path / "run", header(["a"]), max_bytes=250_000)
+    for part in range(100):
+        rows = [
+            ROW | {"step": 10 * part + k, "density": random.integers(0, 1000, 256)}
+            for k in range(10)
+        ]
+        run.append("records", columns(rows))
+    paths = part_paths(run.path, "records")
+    levels = [compaction.times_merged(path) for path in paths]
+    assert levels == sorted(levels, reverse=True)
+    assert levels[-1] == 0
+    assert 2 <= levels[0] <= 8  # 2,000 steps: nothing has become one record of a thousand
+    kept = np.unique(steps(run.path))
+    assert np.diff(kept).max() == 2 ** levels[0]
+    assert size_of(run.path) > 250_000 / 3  # the room is used

@@ -66,8 +66,8 @@ def size_of(folder: Path) -> tuple[int, int]:
 
 
 def slope(looks: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Return how a figure grows per 1,000 steps after the first fifth, with its 95 % interval."""
-    late = looks[len(looks) // 5 :]
+    """Return how a figure grows per 1,000 steps in the second half, with its 95 % interval."""
+    late = looks[len(looks) // 2 :]
     steps, values = np.array([[look["step"], look[name]] for look in late], dtype=float).T
     fit = stats.linregress(steps / 1e3, values)
     reach = float(stats.t.ppf(0.975, len(late) - 2) * fit.stderr)
