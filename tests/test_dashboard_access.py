@@ -36,8 +36,8 @@ def test_no_page_fails_axe(visitor: Visitor, theme: str) -> None:
         expect(page.locator("html")).to_have_attribute("data-mantine-color-scheme", theme)
         # Colours fade in; a contrast in between is nobody's.
         page.wait_for_timeout(250)
-        # The colours of figures are held to their contrast in both themes elsewhere.
-        found = grave(page, figures=theme == "light")
+        # Figures are made alike; their colours are held to a contrast in both themes elsewhere.
+        found = grave(page, figures=theme == "light" and view.page in ("overview", "layer"))
         assert found == [], (view.page, found)
 
 
