@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -87,6 +88,10 @@ def test_ranks_record_the_same_steps_and_the_slowest_keeps_the_budget(
     slowed = train(ranks, 600, seed)
     assert ranks[0].recorded == ranks[1].recorded == ranks[2].recorded
     assert 0.7 * 0.05 < slowed <= 0.05 + 0.3 / 600
+    # Between two records who is slow can tell what the first one cost.
+    assert all(b - a > 1 for a, b in itertools.pairwise(ranks[0].recorded))
+    # Few questions: a key for each, and one for what is spent.
+    assert store.num_keys() <= 3 * len(ranks[0].recorded) + 2
     # What each says of it is what it was: within the last record.
     for rank in ranks:
         assert rank.cost.share == pytest.approx(slowed, abs=2 * 0.3 / 600)
