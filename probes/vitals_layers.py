@@ -69,6 +69,7 @@ def frozen(first: Tensor, last: Tensor) -> Tensor:
         The correlation of the two for equal variances: 1 for a frozen input, 0 for a fresh one.
 
     Example:
+        >>> import torch
         >>> x = torch.tensor([0.0, 1.0, 2.0])
         >>> float(frozen(x, x + 1.0)), float(frozen(x, -x))
         (1.0, -1.0)
