@@ -115,7 +115,8 @@ class LayerSums:
         )
         if not self._level.gradients:
             stretch.u = None
-        self.held += 0 if stretch.u is None else stretch.u.nbytes
+        if stretch.u is not None:  # not nbytes, which a compiler that looks on cannot trace
+            self.held += stretch.u.numel() * stretch.u.element_size()
         self._fold(self.forward, stretch.key, block)
         self._count_units(stretch)
         if len(self.sequences) == 1:  # later sequences of the step hold other samples

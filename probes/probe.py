@@ -117,6 +117,9 @@ class Probe:
         self._session = Session(model, path, settings, on_findings)
         self._entered = False
         self._inside = False
+        # Made once: they are called in every step, recorded or not.
+        self._end_step = self._guarded(self._session.end_step)
+        self._go_on = self._guarded(self._session.go_on)
 
     def __enter__(self) -> Probe:
         self._entered = True
@@ -180,8 +183,8 @@ class Probe:
         if not self.active:
             return
         named = scalars if loss is None else {"loss": loss, **scalars}
-        self._guarded(self._session.end_step)(named)
-        self._guarded(self._session.go_on)()
+        self._end_step(named)
+        self._go_on()
 
     def log(self, **scalars: Tensor | float) -> None:
         """Note numbers at the current step (a test accuracy, say) without ending it."""
