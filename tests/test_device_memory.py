@@ -6,6 +6,7 @@ import gc
 import json
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ T, N = 5, 6
 def net() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(7, 40), LIF(), nn.Linear(40, 30), LIF())
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """Keep what earlier tests have left out of sight: it may go at any time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def storages() -> dict[int, int]:
