@@ -144,7 +144,8 @@ EXAMPLES: dict[str, str] = {
     "G12": (
         "A gradient arrives at 'blocks.0.linear.weight' and 3 other weights of 4, yet no "
         "step moved them in 6 recorded steps. The optimiser does not hold them, its rate "
-        "is 0, or probe.step() is called before it."
+        "is 0, the gradient is too small for a step to be felt, or probe.step() is called "
+        "before it."
     ),
     "T1": ("The loss is NaN or infinite since step 2, for 1 steps. It was 0.9 before."),
     "T2": ("The learned threshold went from 1 to -0.72. Units then fire without any input."),

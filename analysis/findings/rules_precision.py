@@ -320,7 +320,8 @@ def _too_small(
     text = (
         f"A gradient arrives at {series.name!r} and {len(stuck) - 1} other weights of "
         f"{len(moved)}, yet no step moved them in {len(series.recent)} recorded steps. The "
-        "optimiser does not hold them, its rate is 0, or probe.step() is called before it."
+        "optimiser does not hold them, its rate is 0, the gradient is too small for a step to be "
+        "felt, or probe.step() is called before it."
         if still
         else f"One step changes {series.name!r} by {one.value:.1e} of its norm, "
         f"{one.value / lost:.2g} times what its dtype can tell apart from nothing ({lost:.1e}). "
