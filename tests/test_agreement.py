@@ -195,8 +195,14 @@ if rank == slow:
     Recorder.finish = late
 optimizer = torch.optim.SGD(model.parameters(), 0.05)
 with spikescope.watch(model, f"{folder}/run", every=1, budget=0.1) as probe:
-    began = time.perf_counter()
-    for step in range(steps):
+    began = last = time.perf_counter()
+    slowest = 0.0
+    for step in range(20 * steps):
+        # Whose store is gone notices when it asks the next time.
+        if step >= steps and not (dies == 0 and probe.active):
+            break
+        now = time.perf_counter()
+        slowest, last = max(slowest, now - last), now
         optimizer.zero_grad()
         loss = model(2.0 * torch.randn(4, 8, 6)).square().mean()
         loss.backward()
@@ -207,7 +213,7 @@ with spikescope.watch(model, f"{folder}/run", every=1, budget=0.1) as probe:
             time.sleep(1.0)  # what was recorded before has been flushed
             os.kill(os.getpid(), signal.SIGKILL)
     took = time.perf_counter() - began
-    facts = {"active": probe.active, "took": took, **probe.cost}
+    facts = {"active": probe.active, "took": took, "slowest": slowest, **probe.cost}
     print(json.dumps(facts), flush=True)
 os._exit(0)  # a store that is gone is not said good-bye to
 """
@@ -274,8 +280,9 @@ def test_the_other_process_goes_on_when_one_dies(dies: int, tmp_path: Path) -> N
     assert ended[dies][0] == -signal.SIGKILL
     assert status == 0, errors
     facts = json.loads(out)
-    assert facts["took"] < 200 * 0.02 + agreement.PATIENCE
+    assert facts["slowest"] < agreement.PATIENCE + 2.0
     if dies == 1:
+        assert facts["took"] < 200 * 0.02 + agreement.PATIENCE
         assert facts["active"]
         assert "SpikescopeWarning" not in errors
         assert max(steps_of(tmp_path / "run")) > 150

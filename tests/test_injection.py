@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -196,7 +197,11 @@ class Fixture:
 
 def left_behind(model: nn.Module) -> list[str]:
     """Return what a probe that is off has left in the model, in torch, or running."""
-    alive = [t.name for t in threading.enumerate() if t.name.startswith("spikescope")]
+    until = time.monotonic() + 5.0  # one that has told something last ends once that has arrived
+    while alive := [t.name for t in threading.enumerate() if t.name.startswith("spikescope")]:
+        if time.monotonic() > until:
+            break
+        time.sleep(0.005)
     found = alive + ["hooks"] * bool(count_hooks(model))
     found += ["Functions"] * bool(tap_function._patched or tap_function._listeners)
     return found + ["claim"] * (watched.taken({"it": model}) is not None)
