@@ -36,10 +36,9 @@ def as_budget(budget: Any) -> float | None:
 class Cost:
     """What recording takes of the time of a training, step by step.
 
-    It is the time inside the probe's own code, or how much longer recorded steps take than their
-    neighbours if that is more: on a device nothing else tells, and on a CPU what hooks cost beside
-    our code, and what they leave of the caches. A device is asked for what it has finished, and
-    never waited for.
+    On a CPU it is the time inside the probe's own code. On a CUDA device, and where compiled code
+    runs eagerly in recorded steps, it is how much longer recorded steps take than their
+    neighbours: the device is asked for what it has finished, and never waited for.
 
     Args:
         budget: share of the training's own time that recording may take; None for any.
@@ -158,15 +157,16 @@ def _median(values: deque[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def cost_on(device: torch.device | None, budget: float | None) -> Cost:
+def cost_on(device: torch.device | None, budget: float | None, *, compiled: bool) -> Cost:
     """Return the meter for a training on a device.
 
     Args:
         device: where the model lies; None for the CPU.
         budget: share of the training's time that recording may take.
+        compiled: whether some of it is compiled, and runs eagerly while recorded.
     """
     if device is None or device.type != "cuda":
-        return Cost(budget, compare=True)
+        return Cost(budget, compare=compiled)
 
     def mark() -> Any:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

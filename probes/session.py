@@ -19,7 +19,7 @@ from .header import find_layers, header, known_layers
 from .hooks import Guard
 from .journal import Journal
 from .live_findings import OnFindings, findings_of
-from .modes import plain_modules, rank, refusal, unwrapped
+from .modes import is_compiled, plain_modules, rank, refusal, unwrapped
 from .outlet import Outlet
 from .pace import Pace
 from .recompute import in_backward
@@ -135,7 +135,7 @@ class Session:
         """Begin to measure what recording costs."""
         first = next(self._model.parameters(), None)
         device = None if first is None else first.device
-        cost = cost_on(device, self._set.budget)
+        cost = cost_on(device, self._set.budget, compiled=is_compiled(self._model))
         agreement = None
         if cost.budget is not None and ranks.joined():
             agreement = ranks.agreement(self.outlet.meeting, cost)
