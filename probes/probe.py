@@ -60,9 +60,9 @@ def watch(
             own that takes 5 % of a core at most; what it raises is said once and goes no further.
         collect: how much is kept of a recorded step: ``"economy"``, ``"standard"`` or ``"full"``;
             see :mod:`~spikescope.probes.levels`.
-        budget: share of the training's time that recording may take, such as 0.02; steps on the
-            schedule are skipped until it is kept. Several processes skip the same ones. None for
-            no bound.
+        budget: share of the training's time that the probe's own code may take, such as 0.02;
+            steps on the schedule are skipped until it is kept. On a CPU what a record costs
+            outside that code comes on top. Several processes skip the same ones. None for no bound.
         max_bytes: bound of the run's size; neighbouring records are merged to stay within it, the
             newest last. None for no bound.
         resume: go on with the run at ``path`` if there is one: a number if the training goes on
