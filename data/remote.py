@@ -43,7 +43,7 @@ class Copy:
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
         self._space = Path(tempfile.mkdtemp(prefix="spikescope-"))
-        weakref.finalize(self, shutil.rmtree, self._space, ignore_errors=True)
+        weakref.finalize(self, _remove, self._space, os.getpid())
         self.path = self._space / self.address.rpartition("/")[2]
         self._files, self._root = _filesystem(self.address)
         self._seen: dict[str, Any] = {}
@@ -137,6 +137,11 @@ class Spool(Copy):
             for path in self.path.rglob("*")
             if path.is_file() and not path.name.startswith(".")
         }
+
+
+def _remove(space: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a forked process ends, too, and the copy is not its own
+        shutil.rmtree(space, ignore_errors=True)
 
 
 def _changed(facts: dict[str, Any]) -> float | None:

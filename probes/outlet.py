@@ -171,6 +171,11 @@ class Outlet:
         if self._live is not None:
             self._live.close(timeout)
 
+    def abandon(self) -> None:
+        """Forget the run without a word: another process writes it."""
+        self._writer = self._store = self._live = self._share = None
+        self.meeting = ""
+
     def break_off(self, state: str, **facts: Any) -> None:
         """End in the middle: what waits is written if it can be, and soon."""
         self.stop_telling(timeout=5.0)

@@ -15,6 +15,7 @@ from ..data.store import RunBusy, next_step
 from . import ranks
 from .batch import Batch
 from .budget import Cost, cost_on
+from .forked import let_go_when_forked
 from .header import find_layers, header, known_layers
 from .hooks import Guard
 from .journal import Journal
@@ -63,6 +64,7 @@ class Session:
         self._recorder: Recorder | None = None
         self._known: list[dict[str, Any]] = []
         self._journal = Journal()
+        let_go_when_forked(self)
 
     @property
     def recording(self) -> bool:
@@ -339,6 +341,14 @@ class Session:
         ):
             with contextlib.suppress(Exception):
                 last()
+        self._forget()
+
+    def abandon(self) -> None:
+        """In a forked process: leave the run to the one that it comes from."""
+        self.active = False
+        self.outlet.abandon()
+        with contextlib.suppress(Exception):
+            self._disarm()
         self._forget()
 
     def say(self, layer: str, kind: str, text: str, *, event: bool = True) -> None:
