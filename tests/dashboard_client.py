@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flask.testing import FlaskClient
+from synthetic import write_run
 
 from spikescope.dashboard.app import create_app
 from spikescope.dashboard.security import Access
@@ -54,3 +55,14 @@ def post(client: FlaskClient, search: str, *, beat: bool = False, drawn: Any = N
 def words(part: Any) -> str:
     """Return what a page says, as one text."""
     return json.dumps(part, ensure_ascii=False)
+
+
+def write_runs(root: Path) -> Path:
+    """Write two runs, one of a newer format, and a link to one that lies elsewhere."""
+    write_run(root / "one", layers=3)
+    write_run(root / "two", layers=2)
+    (root / "newer").mkdir()
+    (root / "newer" / "run.json").write_text('{"format": 99}')
+    write_run(root.parent / "outside", layers=["secret"])
+    (root / "link").symlink_to(root.parent / "outside")
+    return root

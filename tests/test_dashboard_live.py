@@ -240,6 +240,22 @@ def test_not_yet_not_recorded_and_ended_are_told_apart(tmp_path: Path) -> None:
     assert "This run is finished and holds no record" in words(draw(client, "?run=bare"))
 
 
+def test_a_tick_without_news_changes_nothing(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "live", header(["net"]))
+    client = client_of(tmp_path)
+    first = draw(client, "?run=live")
+    assert "Not yet" in words(first["content"])
+    assert first["tick"]["max_intervals"] == -1
+    assert draw(client, "?run=live", beat=True, drawn=first["drawn"]["data"]) == {}
+    store.append("records", columns([row(0, "net", 1)]))
+    news = draw(client, "?run=live", beat=True, drawn=first["drawn"]["data"])
+    assert "Gradient coverage, step 0" in words(news["content"])
+    store.end("finished", steps=1)
+    last = draw(client, "?run=live", beat=True, drawn=news["drawn"]["data"])
+    assert last["tick"]["max_intervals"] == 0
+    assert "finished" in words(last["crumbs"])
+
+
 def test_lines_that_grow_are_plain_lists(tmp_path: Path) -> None:
     """Typed arrays lose their history when they are extended."""
     write_run(tmp_path / "run", layers=3)
