@@ -33,6 +33,7 @@ from .components import named, switch
 from .live import Memory, changes, patch, record
 from .pages import PAGES, about, findings
 from .pages.content import CHECKING
+from .plotly_script import add_script, script, script_address
 from .routes import add_routes
 from .security import Access, protect
 from .view import View
@@ -61,8 +62,6 @@ _INDEX = """<!DOCTYPE html>
     </body>
 </html>"""
 
-_PLOTLY = "/_dash-component-suites/plotly/package_data/plotly.min.js"
-
 _WHICH: dict[str, dict[str, Any]] = {
     "save": {"kind": MATCH, "index": MATCH},
     "copy": {"index": MATCH},
@@ -78,7 +77,7 @@ class _App(Dash):
     def interpolate_index(self, *named: Any, **parts: Any) -> str:
         """Return the page's frame."""
         if self.draws(request.query_string.decode("utf-8", "replace")):
-            parts["css"] += f'<script async id="plotly" src="{_PLOTLY}"></script>'
+            parts["css"] += f'<script async id="plotly" src="{script_address()}"></script>'
         frame: Callable[..., str] = super().interpolate_index
         return frame(*named, **parts)
 
@@ -117,6 +116,7 @@ def create_app(
     app.draws = lambda search: _page(catalogue, View.parse(search)) != "runs"
     app.layout = _layout()
     _connect(app, catalogue)
+    add_script(app.server)
     add_routes(app.server, catalogue, lambda view: _page(catalogue, view))
     protect(app, access or Access())
     return app
@@ -248,6 +248,7 @@ def _page(catalogue: Catalogue, view: View) -> str:
 
 def warm_up(catalogue: Catalogue) -> None:
     """Draw the page that is most likely asked for first, so that its reader need not wait."""
+    script()
     paths = catalogue.paths()
     youngest = max(paths, key=lambda name: last_written(paths[name]), default="")
     _draw(catalogue, Memory(), View(run=youngest), {}, False)
