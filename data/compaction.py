@@ -137,7 +137,7 @@ def keep_within(folder: Path, most: int, spare: int = 0) -> tuple[bool, int]:
     """Merge neighbouring records until a folder is small enough; the newest stay finest.
 
     Counts and moments of two recorded steps merge as if their data had been seen at once, and
-    stand under the first of the two; of scalars and vitals every other step is kept.
+    stand under the first of the two; of each scalar and each vital every other value is kept.
 
     Args:
         folder: a folder of parts.
@@ -211,7 +211,7 @@ def _levels(paths: list[Path]) -> list[tuple[Path, int]]:
 
 
 def halve(table: str, rows: pa.Table) -> pa.Table | None:
-    """Return rows with every two neighbouring steps made one; None if there is one step only.
+    """Return rows with every two neighbouring steps made one; None if nothing becomes fewer.
 
     Args:
         table: a key of :data:`~spikescope.data.parts.TABLES`.
@@ -226,7 +226,7 @@ def halve(table: str, rows: pa.Table) -> pa.Table | None:
     if len(steps) < 2:
         return None
     if table in ("scalars", "vitals"):
-        return rows.filter(pa.array(place % 2 == 0))
+        return _every_other(table, rows)
     frame = rows.to_pandas()
     frame["step"] = steps[place - place % 2]
     if table == "records":
@@ -234,6 +234,16 @@ def halve(table: str, rows: pa.Table) -> pa.Table | None:
     else:
         frame = add_counts(frame, "spikes" if table == "maps" else "counts")
     return pa.table({name: frame[name] for name in TABLES[table].names}, schema=TABLES[table])
+
+
+def _every_other(table: str, rows: pa.Table) -> pa.Table | None:
+    """Return every other value of each series: what comes rarely is not lost beside the rest."""
+    frame = rows.to_pandas()
+    series = [name for name in frame.columns if name not in ("step", "value")]
+    seen = frame.drop_duplicates(["step", *series]).sort_values("step", kind="stable")
+    seen = seen.assign(_kept=seen.groupby(series, sort=False).cumcount() % 2 == 0)
+    kept = frame.merge(seen[["step", *series, "_kept"]], "left", ["step", *series])["_kept"]
+    return rows.filter(pa.array(kept)) if not kept.all() else None
 
 
 def add_counts(frame: pd.DataFrame, counts: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ RANKS = "ranks"
 """Folder of the folders in which the other processes of a distributed training write."""
 
 OF_ONE_RANK = ("scalars", "vitals")
-"""Tables that speak for all ranks already: they are read from the first alone."""
+"""Tables that rank 0 writes alone: what it was told, and what its share of the batch showed."""
 
 _TRIES = 5
 

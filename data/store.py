@@ -9,17 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .compaction import TOGETHER, compact, drop_from, keep_within
-from .parts import (
-    TABLES,
-    PartError,
-    part_path,
-    part_paths,
-    part_range,
-    read_part,
-    write_json,
-    write_part,
-)
+from .appending import Appender
+from .compaction import drop_from
+from .parts import PartError, part_paths, read_part, write_json
 from .process import is_alive, this_process
 from .reading import rank_folders
 from .remote import Copy, Spool, is_remote
@@ -84,7 +76,6 @@ class RunStore:
         self.merges = 0
         self.full = self.broken_off = False
         self.first = 0
-        self._most = max_bytes
         self._spool = Spool(str(path), fetch=resume is not False) if is_remote(path) else None
         wanted = Path(path) if self._spool is None else self._spool.path
         old: dict[str, Any] = {}
@@ -100,12 +91,7 @@ class RunStore:
         else:
             self.path = _new_folder(wanted)
         self.address = str(self.path) if self._spool is None else self._spool.address
-        self._parts = {
-            table: max((part_range(path)[1] for path in part_paths(self.path, table)), default=0)
-            for table in TABLES
-        }
-        self._since = dict.fromkeys(TABLES, 0)
-        self._more: set[str] = set()
+        self._appender = Appender(self.path, max_bytes)
         again = {"resumed": [*old.get("resumed", []), self.first]} if old else {}
         self.header = {
             "format": FORMAT_VERSION,
@@ -124,22 +110,8 @@ class RunStore:
 
     def append(self, table: str, columns: Mapping[str, Iterable[Any]]) -> None:
         """Write the next part of a table; it is on disk when this returns."""
-        number = self._parts[table] + 1
-        part = part_path(self.path, table, number)
-        write_part(part, table, columns)
-        size = part.stat().st_size  # the next one will be about as large
-        self._parts[table] = number
-        self._since[table] = (self._since[table] + 1) % TOGETHER
-        if self._since[table] == 0 or table in self._more:
-            # A run at a time: what waits for the writer meanwhile must not become too much.
-            if compact(self.path, table, TOGETHER, runs=1):
-                self._more.add(table)
-            else:
-                self._more.discard(table)
-        if self._most is not None:
-            fits, merges = keep_within(self.path, self._most, size)
-            self.merges += merges
-            self.full = not fits
+        self._appender.append(table, columns)
+        self.merges, self.full = self._appender.merges, self._appender.full
         self._push()
 
     def know(self, layers: Iterable[Mapping[str, Any]]) -> None:

@@ -47,14 +47,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def wrappers(model: nn.Module) -> list[nn.Module]:
-    """Return a model's wrappers, the outermost first, and the model itself."""
-    found = [model]
-    while (inner := _wraps(found[-1])) is not None:
-        found.append(getattr(found[-1], inner))
-    return found
-
-
 def _wraps(module: nn.Module) -> str | None:
     """Return the name under which a wrapper holds the module that it stands for."""
     if isinstance(module, nn.parallel.DistributedDataParallel):
@@ -62,15 +54,9 @@ def _wraps(module: nn.Module) -> str | None:
     compiler = sys.modules.get("torch._dynamo.eval_frame")
     if compiler is not None and isinstance(module, compiler.OptimizedModule):
         return "_orig_mod"
+    if type(module).__name__ == "FullyShardedDataParallel":
+        return "_fsdp_wrapped_module"
     return None
-
-
-def is_compiled(model: nn.Module) -> bool:
-    """Return whether a model or a part of it is compiled by ``torch.compile``."""
-    compiler = sys.modules.get("torch._dynamo.eval_frame")
-    return compiler is not None and any(
-        isinstance(module, compiler.OptimizedModule) for module in model.modules()
-    )
 
 
 def rank() -> tuple[int, int]:

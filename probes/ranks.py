@@ -16,13 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.compaction import TOGETHER, compact, keep_within
-from ..data.parts import TABLES, part_path, part_paths, part_range, write_part
+from ..data.appending import Appender
 from ..data.reading import OF_ONE_RANK, RANKS
 from ..data.remote import Spool, is_remote
 from .agreement import Agreement, asked
 from .budget import Cost
-from .modes import Unscale, wrappers
+from .modes import Unscale
 
 PATIENCE = 600.0
 """Seconds that a rank waits for rank 0 to say where the run is written."""
@@ -73,7 +72,7 @@ def averaged(model: nn.Module, unscale: Unscale) -> Unscale:
     descend is the mean of the ranks' losses, and what one rank sees of its gradient is 1 / ranks
     of the gradient of its own.
     """
-    if not joined() or not any(_averages(entry) for entry in wrappers(model)):
+    if not joined() or not any(_averages(entry) for entry in model.modules()):
         return unscale
     ranks = torch.distributed.get_world_size()
 
@@ -84,8 +83,10 @@ def averaged(model: nn.Module, unscale: Unscale) -> Unscale:
 
 
 def _averages(module: nn.Module) -> bool:
-    sharded = type(module).__name__
-    return isinstance(module, nn.parallel.DistributedDataParallel) or sharded.startswith("FSDP")
+    # fully_shard makes a class FSDP... of a module's own; its forerunner is a wrapper.
+    kind = type(module).__name__
+    sharded = kind.startswith("FSDP") or kind == "FullyShardedDataParallel"
+    return sharded or isinstance(module, nn.parallel.DistributedDataParallel)
 
 
 class RankStore:
@@ -105,7 +106,7 @@ class RankStore:
         self.full = False
         self.first = first
         self._key, self._rank, self._most = key, rank, max_bytes
-        self._parts: dict[str, int] = {}
+        self._appender: Appender | None = None
         self._spool: Spool | None = None
         self._until = time.monotonic() + PATIENCE
 
@@ -117,20 +118,14 @@ class RankStore:
         """Write the next part of a table; called by the writer's thread, which may wait."""
         if table in (*OF_ONE_RANK, "events"):
             return
-        if not self._parts:
-            self._find()
-        self._parts[table] = number = self._parts.get(table, 0) + 1
-        write_part(part_path(self.path, table, number), table, columns)
-        if number % TOGETHER == 0:
-            compact(self.path, table)
-        if self._most is not None:
-            fits, merges = keep_within(self.path, self._most)
-            self.merges += merges
-            self.full = not fits
+        if self._appender is None:
+            self._appender = self._find()
+        self._appender.append(table, columns)
+        self.merges, self.full = self._appender.merges, self._appender.full
         if self._spool is not None:
             self._spool.push()
 
-    def _find(self) -> None:
+    def _find(self) -> Appender:
         """Learn where to write.
 
         Raises:
@@ -148,8 +143,7 @@ class RankStore:
         else:
             self.path = Path(folder) / RANKS / name
         self.path.mkdir(parents=True, exist_ok=True)
-        last = max((_last(self.path, table) for table in TABLES), default=0)
-        self._parts = dict.fromkeys(TABLES, last)
+        return Appender(self.path, self._most)
 
     def _ask(self, sleep: Callable[[float], None] = time.sleep) -> str:
         """Return what rank 0 left, empty if it did not come.
@@ -172,7 +166,3 @@ class RankStore:
 
     def end(self, state: str, **facts: Any) -> None:
         """Leave it to rank 0."""
-
-
-def _last(folder: Path, table: str) -> int:
-    return max((part_range(path)[1] for path in part_paths(folder, table)), default=0)

@@ -94,7 +94,7 @@ class ParameterVitals:
 
     def _gradients(self, kept: list[_Known]) -> Figures:
         arrived = [
-            (entry, wide(entry.parameter.grad.detach()))
+            (entry, wide(local(entry.parameter.grad.detach())))
             for entry in kept
             if entry.parameter.grad is not None and not entry.parameter.grad.is_sparse
         ]
@@ -123,9 +123,15 @@ def sampled(parameter: Tensor) -> Tensor:
         >>> sampled(torch.arange(3.0 * SAMPLE).reshape(3, -1))[:3].tolist()
         [0.0, 3.0, 6.0]
     """
-    values = parameter.detach()
+    values = local(parameter.detach())
     flat = values.view(-1) if values.is_contiguous() else values.reshape(-1)
     return flat[:: max(1, flat.numel() // SAMPLE)]
+
+
+def local(values: Tensor) -> Tensor:
+    """Return what this process holds of a sharded tensor: the rest would have to be asked for."""
+    shard: Tensor = values.to_local() if hasattr(values, "to_local") else values
+    return shard
 
 
 def _readable(parameter: nn.Parameter) -> bool:
@@ -134,5 +140,5 @@ def _readable(parameter: nn.Parameter) -> bool:
         and parameter.is_floating_point()
         and parameter.layout == torch.strided
         and not parameter.is_meta
-        and parameter.numel() > 0
+        and local(parameter.detach()).numel() > 0
     )

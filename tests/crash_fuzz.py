@@ -24,9 +24,9 @@ ROW = row(0, "a", 1)
 
 SPAWNER = """
 import json, os, random, signal, sys, time
-from spikescope.data import compaction, store as stores
+from spikescope.data import appending
 from spikescope.data.store import RunStore
-stores.TOGETHER = compaction.TOGETHER = 4  # compacts often
+appending.TOGETHER = 4  # compacts often
 header, steps = json.loads(sys.stdin.readline())
 
 def write(path, resume, most, told):

@@ -165,7 +165,7 @@ def test_a_bound_that_cannot_be_kept_is_said_once(tmp_path: Path) -> None:
         pytest.warns(spikescope.SpikescopeWarning, match="max_bytes") as warned,
         spikescope.watch(model, tmp_path / "run", every=1, max_bytes=100_000) as probe,
     ):
-        probe._session.outlet._writer.store._most = 10  # type: ignore[union-attr]
+        probe._session.outlet._writer.store._appender._most = 10  # type: ignore[union-attr]
         for _ in range(4):
             model(torch.randn(3, 5, 4)).sum().backward()
             probe.step()
@@ -203,6 +203,31 @@ def test_halving_keeps_every_count(table: str, tmp_path: Path) -> None:
     if table == "records":
         assert rows["count"].to_pylist() == [2 * ROW["count"]] * 2 + [ROW["count"]]
     assert halve(table, rows.slice(0, 1)) is None
+
+
+@pytest.mark.parametrize("table", ["scalars", "vitals"])
+def test_what_comes_rarely_outlives_what_comes_often(table: str, tmp_path: Path) -> None:
+    steps = [*range(40), 19, 39]
+    values: dict[str, Any] = {
+        "step": steps,
+        "name": ["loss"] * 40 + ["accuracy"] * 2,  # at odd places among all steps
+        "layer": ["a"] * 42,
+        "t": [0] * 42,
+        "quantity": ["value_norm"] * 42,
+        "value": [float(step) for step in steps],
+    }
+    path = tmp_path / f"{table}-00000001.parquet"
+    write_part(path, table, {name: values[name] for name in TABLES[table].names})
+    rows = halve(table, read_part(path))
+    kept = []
+    while rows is not None:
+        frame = rows.to_pandas()
+        assert (frame["value"] == frame["step"]).all()
+        kept.append(frame.groupby("name")["step"].apply(list).to_dict())
+        rows = halve(table, rows)
+    assert kept[0] == {"loss": list(range(0, 40, 2)), "accuracy": [19]}
+    assert [len(entry["loss"]) for entry in kept] == [20, 10, 5, 3, 2, 1]
+    assert all(entry["accuracy"] == [19] for entry in kept)
 
 
 # ---- resuming

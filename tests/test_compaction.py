@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from synthetic import columns, header, row
 
-from spikescope.data import compaction, store
+from spikescope.data import appending, compaction
 from spikescope.data.arrays import joined
 from spikescope.data.compaction import TOGETHER, compact, keep_within, size_of
 from spikescope.data.parts import part_path, part_paths, read_part, write_part
@@ -77,7 +77,7 @@ def test_a_writer_does_a_little_at_each_part_until_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction, "LARGEST_VALUES", 8 * VALUES)
-    monkeypatch.setattr(store, "TOGETHER", 16)
+    monkeypatch.setattr(appending, "TOGETHER", 16)
     run = RunStore(tmp_path / "run", header(["a"]))
     counts = []
     for step in range(20):

@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import spikescope
+from spikescope.data.compaction import size_of
+from spikescope.data.parts import part_paths, read_part
 from spikescope.data.schema import COLUMNS
 from spikescope.probes import ranks
+from spikescope.probes.modes import plain_modules
 
 # Trains on a share of one global batch, under a wrapper; the last rank may die half-way, or the
 # first steps are of an earlier sitting.
@@ -135,7 +139,11 @@ def test_ranks_together_record_what_one_process_records(
 ) -> None:
     done = train(tmp_path, world, wrapper)
     assert done.returncode == 0, done.stderr
+    assert "SpikescopeWarning" not in done.stderr
     run = spikescope.open_run(tmp_path / "run")
+    moved = run.vitals().query("quantity == 'update_norm'")
+    assert set(moved["name"]) == {f"{k}.{part}" for k in (0, 2, 4) for part in ("weight", "bias")}
+    assert moved["value"].max() > 0
     shares = sorted(path.name for path in (tmp_path / "run" / "ranks").iterdir())
     assert shares == [f"{rank:04d}" for rank in range(1, world)]
     assert_same(run, alone)
@@ -196,6 +204,50 @@ def test_a_rank_that_nobody_tells_the_folder_gives_up(monkeypatch: pytest.Monkey
     other.hurry()
     with pytest.raises(RuntimeError, match="rank 0 has named no folder"):
         other.append("records", {})
+
+
+@pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`:UserWarning")
+def test_a_model_sharded_in_the_older_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    def wrap(module: nn.Module) -> nn.Module:
+        return FullyShardedDataParallel(module, device_id=torch.device("cpu"))
+
+    group = torch.distributed
+    group.init_process_group("gloo", store=group.HashStore(), rank=0, world_size=1)
+    try:
+        inner = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+        part = nn.Sequential(nn.Linear(4, 3), wrap(inner))
+        names = [name for name, _ in plain_modules(wrap(part))]
+        assert names == ["", "0", "1", "1.0", "1.1"]
+        monkeypatch.setattr(group, "get_world_size", lambda: 4)
+        # Of a part that is shared the gradients are averaged, too.
+        for model in (part, nn.Sequential(part)):
+            shared = ranks.averaged(model, lambda gradient: gradient)
+            assert shared(torch.tensor(8.0)).item() == 2.0
+        alone = ranks.averaged(nn.Sequential(nn.Linear(1, 1)), lambda gradient: gradient)
+        assert alone(torch.tensor(8.0)).item() == 8.0
+    finally:
+        monkeypatch.undo()
+        group.destroy_process_group()
+
+
+def test_a_share_stays_within_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ranks.RankStore("key", 1, 60_000, 0)
+    monkeypatch.setattr(store, "_ask", lambda: str(tmp_path))
+    largest = 0
+    for number in range(60):
+        rows = {"step": range(number * 40, number * 40 + 40), "mode": ["train"] * 40}
+        rows |= {"layer": ["a"] * 40, "t": [1] * 40}
+        rows["counts"] = np.random.default_rng(number).integers(0, 9, (40, 128)).tolist()
+        store.append("joints", rows)
+        largest = max(largest, size_of(store.path))
+    assert store.merges > 0
+    assert largest <= 60_000  # also while a part is there and nothing has been merged for it yet
+    assert not store.full
+    counts = [read_part(path)["counts"].to_pylist() for path in part_paths(store.path, "joints")]
+    drawn = sum(np.random.default_rng(n).integers(0, 9, (40, 128)).sum() for n in range(60))
+    assert sum(sum(map(sum, part)) for part in counts) == drawn
 
 
 def test_gradients_of_one_process_are_left_as_they_are() -> None:
