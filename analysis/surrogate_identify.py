@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ def identify(x: Any, derivative: Any) -> Identification:
     if abs(centre) > 0.05 * fwhm + _spacing(x, left, right):
         problems.append(f"centred at x = {centre:.6g} instead of 0, the threshold")
         return _refused(problems, **measured)
-    error, best = min((_fit(shape, x, y, fwhm) for shape in SHAPES), key=_preference)
+    error, best = _nearest(x.tobytes(), y.tobytes(), fwhm)
     # A smooth shape that fits closely has its width from its tails; a rectangle has none.
     if inside < _FEWEST and (best.shape == "rectangular" or error > 1e-3):
         problems.append(
@@ -134,10 +135,19 @@ def _refused(problems: list[str], **measured: float) -> Identification:
     return Identification(None, problems=tuple(problems), **(unknown | measured))
 
 
-def _preference(candidate: tuple[float, Surrogate]) -> tuple[float, bool]:
-    """Order by error; at equal rounding the shape without the extra parameter comes first."""
-    error, surrogate = candidate
-    return max(error, _ROUNDING), surrogate.shape == "q_pseudo_spike"
+@lru_cache(maxsize=32)  # the layers of a network mostly share one surrogate
+def _nearest(x_bytes: bytes, y_bytes: bytes, fwhm: float) -> tuple[float, Surrogate]:
+    """Return the least deviation, in shares of the peak, and the surrogate that has it.
+
+    The first shape that fits to rounding is taken; the one with the extra parameter is tried last.
+    """
+    x, y = np.frombuffer(x_bytes), np.frombuffer(y_bytes)
+    fits = []
+    for shape in sorted(SHAPES, key=lambda shape: shape == "q_pseudo_spike"):
+        fits.append(_fit(shape, x, y, fwhm))
+        if fits[-1][0] <= _ROUNDING:
+            return fits[-1]
+    return min(fits, key=lambda fit: fit[0])
 
 
 def _half_height(x: Any, y: Any) -> tuple[float, float, int] | None:

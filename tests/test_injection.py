@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributed import HashStore
 
 import spikescope
+from spikescope.analysis import surrogate_identify
 from spikescope.data import compaction, parts, remote, store
 from spikescope.probes import (
     header,
@@ -189,6 +190,7 @@ class Fixture:
 
     def run(self, plant: Plant) -> tuple[nn.Module, Any, list[str]]:
         path = self.path()
+        surrogate_identify._nearest.cache_clear()  # so that its search is reached each time
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             model, trained = train(self.build, path, plant, **self.settings)
