@@ -309,8 +309,10 @@ class Compiler:
         return run
 
 
-def compiled_training(parts: tuple[str, ...], path: Path | None) -> tuple[list[Any], Any, Any]:
-    """Train for 8 steps, recording 0, 3 and 6; return (compiled, calls) after each step."""
+def compiled_training(
+    parts: tuple[str, ...], path: Path | None, steps: int = 8
+) -> tuple[list[Any], Any, Any]:
+    """Train, recording steps 0, 3 and 6; return (compiled, calls) after each step."""
     torch._dynamo.reset()
     compiler, counts = Compiler(), []
     net: Any = seeded(Net)
@@ -324,7 +326,7 @@ def compiled_training(parts: tuple[str, ...], path: Path | None) -> tuple[list[A
         counts.append((compiler.compiled, compiler.calls))
         return model(x)
 
-    state = train(net, path, forward, steps=8, every=3, model=model)
+    state = train(net, path, forward, steps=steps, every=3, model=model)
     return [*counts[1:], (compiler.compiled, compiler.calls)], state, compiler
 
 
@@ -356,8 +358,9 @@ def test_hooks_under_compilation_would_have_compiled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder_module, "eager", contextlib.nullcontext)
-    without, *_ = compiled_training((), None)
-    counts, *_ = compiled_training((), tmp_path / "run")
+    without, *_ = compiled_training(("low",), None, steps=2)
+    counts, *_ = compiled_training(("low",), tmp_path / "run", steps=2)
+    assert counts[-1][0] > counts[0][0] > 0
     assert counts[-1][0] > without[-1][0]
 
 
