@@ -2,10 +2,11 @@
 
 A forward pass reads input and spikes once and writes u (4 bytes per element) where the backward
 pass needs it; a backward pass reads dL/ds, dL/dI and u once, and the spikes where the reset is
-hard. Beside that, partial sums of each 256 elements are written and merged: 68 bytes a timestep
-forward, 48 backward; and 130 KiB a timestep hold histograms of every range, so that the range need
-not be known before the data are counted. Nothing waits for the device, all memory is taken from the
-current stream's pool, and sums are merged in a fixed order: the same data give the same bits.
+hard. Beside that, partial sums of each 256 elements (1024 in large layers) are written and merged,
+68 bytes a timestep forward, 48 backward; and 130 KiB a timestep hold histograms of every range, so
+that the range need not be known before the data are counted. Nothing waits for the device, all
+memory is taken from the current stream's pool, and sums are merged in a fixed order: the same data
+give the same bits.
 
 Triton is imported when a tensor on such a device first arrives. If it is missing, or a kernel does
 not compile, the other routes go on, and a note says so once.
@@ -151,6 +152,7 @@ def _suits(tensor: Tensor) -> bool:
         and tensor.ndim >= 2
         and 0 < tensor.numel()
         and tensor[0].numel() < 2**31
+        and len(tensor) * tensor.shape[1] < 2**27  # up to 13 fields of 32-bit places
     )
 
 

@@ -23,8 +23,21 @@ from .kernels_merging import (
 )
 from .observed import Observed
 
+WARP = 256
+"""Elements of a warp: 8 of each thread, whose state stays in registers."""
+
 TILE = 256
 """Elements of a program, in samples and units: one warp, which needs no barrier."""
+
+LARGE_TILE = 1024
+"""That of a layer that fills the device all the same: a quarter of the sums to merge.
+
+Where programs of one warp send theirs to the few addresses of a timestep's histogram, the memory
+that adds them up is busier than the one that is read.
+"""
+
+LARGE = 1 << 20
+"""Elements of a timestep from which a layer does: a thousand programs."""
 
 _RANGES = 128
 _NARROW = {torch.float32: "", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -131,7 +144,7 @@ def forward(seen: Observed) -> Block:
             KEEP=seen.keep_u,
             BN=view.rows,
             BM=view.columns,
-            num_warps=1,
+            num_warps=view.warps,
             enable_fp_fusion=False,
         )
         each, each_counts = view.by_sample(9, torch.float64), view.by_sample(7, torch.int64)
@@ -152,7 +165,7 @@ def forward(seen: Observed) -> Block:
             scale,
             KNOWN=surrogate is not None,
             HISTOGRAM=seen.histogram,
-            SB=_power(samples),
+            SB=_power(samples, TILE),
             enable_fp_fusion=False,
         )
     floats[:_LEVELLED] += float(spec.threshold)
@@ -222,7 +235,7 @@ def backward(gradients: LayerGradients) -> Block:
             AFTER=gradients.later is not None,
             BN=view.rows,
             BM=view.columns,
-            num_warps=1,
+            num_warps=view.warps,
             enable_fp_fusion=False,
         )
         each = view.by_sample(fields, torch.float64)
@@ -239,7 +252,7 @@ def backward(gradients: LayerGradients) -> Block:
             units,
             timesteps * samples,
             FIELDS=fields,
-            SB=_power(samples),
+            SB=_power(samples, TILE),
             enable_fp_fusion=False,
         )
     block: Block = {}
@@ -270,8 +283,10 @@ class _View:
         timesteps, samples, *shape = like.shape
         self._size = timesteps, samples, math.prod(shape)
         units = self._size[2]
-        self.columns = max(16, _power(units))
-        self.rows = TILE // self.columns
+        tile = LARGE_TILE if samples * units >= LARGE else TILE
+        self.warps = max(1, tile // WARP)
+        self.columns = max(16, _power(units, tile))
+        self.rows = tile // self.columns
         self.chunks = math.ceil(units / self.columns)
         self.programs = self.chunks * math.ceil(samples / self.rows)
 
@@ -305,7 +320,7 @@ class _View:
         **constants: Any,
     ) -> None:  # fmt: skip
         """Have a kernel merge the chunks of each sample."""
-        columns = _power(self.chunks)
+        columns = _power(self.chunks, TILE)
         together = TILE // columns
         rows = sums_out[0].numel()
         kernel[(math.ceil(rows / together),)](
@@ -324,9 +339,9 @@ class _View:
         )
 
 
-def _power(size: int) -> int:
+def _power(size: int, most: int) -> int:
     """Return the power of two that holds a size, as far as one program goes."""
-    return min(TILE, 1 << (size - 1).bit_length())
+    return min(most, 1 << (size - 1).bit_length())
 
 
 def _as_compared(threshold: float, dtype: torch.dtype) -> float:

@@ -250,6 +250,24 @@ def test_more_chunks_or_samples_than_one_program_takes(
     agree(inside)
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 1100), (2, 9, 130), (1, 70, 3)])
+def test_large_layers_are_looked_at_in_larger_tiles(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = NeuronSpec(decay=0.7)
+    values = data(shape, spec)
+    small, _ = forward("kernel", spec, values)
+    monkeypatch.setattr(kernels_launch, "LARGE", 1)
+    view = kernels_launch._View(values["current"])
+    assert (view.rows * view.columns, view.warps) == (1024, 4)
+    block, u = forward("kernel", spec, values)
+    check(block, truth_of(spec, values, u, ARCTAN))
+    same(block, small)
+    generator = torch.Generator().manual_seed(2)
+    given = [torch.randn(shape, generator=generator) for _ in range(2)]
+    agree(capture.gradients(spec, ARCTAN, u, values["spikes"], *given))
+
+
 @pytest.mark.parametrize("level", [0.3, 30.0])
 def test_a_layer_that_never_moves(level: float) -> None:
     spec = NeuronSpec(decay=0.0, reset="none")

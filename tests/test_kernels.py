@@ -265,6 +265,8 @@ PROGRAMS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         "fp16",
         REPLAY | {"RESET": "none", "NARROW": "float16", "SHAPE": "unknown", "BN": 16, "BM": 16},
     ),
+    "replay of a large layer": ("forward", "replay_kernel", "bf16", REPLAY | {"BM": 1024}),
+    "gradients of a large layer": ("backward", "gradient_kernel", "bf16", BACK | {"BM": 1024}),
     "samples": ("merging", "sample_kernel", "", {"KNOWN": True, "RB": 2, "CB": 128}),
     "forward": ("merging", "forward_kernel", "", {"KNOWN": True, "HISTOGRAM": True, "SB": 64}),
     "gradients": ("backward", "gradient_kernel", "fp32", BACK),
@@ -308,7 +310,9 @@ def assembly(program: str, cache: Path, patch: pytest.MonkeyPatch, **options: An
 def test_each_kernel_compiles(
     program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = assembly(program, tmp_path, monkeypatch, enable_fp_fusion=False, num_warps=1)
+    constants = PROGRAMS[program][3]
+    warps = max(1, constants.get("BN", 1) * constants.get("BM", 1) // 256)
+    text = assembly(program, tmp_path, monkeypatch, enable_fp_fusion=False, num_warps=warps)
     # The layer rounds each product and each sum, so the replay must not contract them.
     assert not re.search(r"\bfma\.rn\.f32", text)
     # Many devices are slow in double precision: what runs over all elements has none of it.
