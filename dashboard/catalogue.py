@@ -77,6 +77,10 @@ class Snapshot(LazyRun):
         self._indexed = False
         if before is not None:
             before._outdated = True
+            # Parts that were torn are not looked at again while they stay as they are.
+            for name, why in list(before._torn.items()):
+                if any((folder / name).exists() for folder in rank_folders(path)):
+                    self._torn[name] = why
         self._due = 0.0
         self.failure = ""
 
@@ -190,6 +194,7 @@ class Summary:
         losses: loss over training, thinned; empty if none was given.
         worst: the gravest finding, None without any.
         size: bytes on disk.
+        problems: what could not be read, a sentence each.
     """
 
     steps: int
@@ -197,6 +202,7 @@ class Summary:
     losses: np.ndarray
     worst: Finding | None
     size: int
+    problems: list[str]
 
     @classmethod
     def of(cls, run: Snapshot) -> Summary:
@@ -211,6 +217,7 @@ class Summary:
             kept[thin(kept, SPARKLINE)],
             worst(run.findings),
             run.size,
+            run.problems,
         )
 
 

@@ -29,6 +29,22 @@ _FOUR_DIGITS = {
 }
 
 
+MOST_UNPINNED = 3
+"""Columns up to which a table fits on a narrow screen."""
+
+CHARACTER = 8
+"""Pixels of a character in a table, about."""
+
+WIDEST = 260
+"""Pixels that a column takes for its text; the rest of a longer one is on hover."""
+
+_BRIEFLY = (
+    "params.api.setColumnsVisible({}, params.clientWidth < 768)",
+    "params.api.setColumnsVisible({}, params.clientWidth >= 768)",
+)
+"""What a grid does when its size is another: one column for all, or all others."""
+
+
 def named(label: str) -> dict[str, Any]:
     """Return the attribute that names an element for assistive technology."""
     return {"aria-label": label}
@@ -39,12 +55,11 @@ def grid(
     label: str,
     *,
     name: str = "table",
-    widths: dict[str, int] | None = None,
     height: str | None = None,
-    narrowest: int = 110,
     sortable: bool = True,
     select: bool = False,
     wrapped: Sequence[str] = (),
+    brief: str = "",
 ) -> html.Div:
     """Return a table of plain text and numbers; rows are drawn as they scroll into sight.
 
@@ -52,28 +67,30 @@ def grid(
         frame: the rows; column names become headers.
         label: what the table holds, for assistive technology.
         name: tells tables apart.
-        widths: pixels of some columns.
         height: CSS height; as high as its rows if None.
-        narrowest: pixels below which the other columns do not shrink.
         sortable: whether a click on a header sorts; text made of numbers does not sort.
         select: whether a row can be chosen.
         wrapped: columns whose text runs over several lines.
+        brief: a column that says all of a row; it alone is shown where there is no room for the
+            others, and nowhere else.
 
     Returns:
         A labelled AG Grid.
     """
+    many = len(frame) > 20
+    # Where columns do not fit, what a row is about stays in sight.
+    stays = "" if brief or len(frame.columns) <= MOST_UNPINNED else frame.columns[0]
     columns = [
         {
             # A field must not hold dots: AG Grid would look inside a nested object.
             "field": f"c{place}",
             "headerName": str(header),
             "tooltipField": f"c{place}",
-            **(
-                {"width": widths[header]}
-                if widths and header in widths
-                else {"flex": 1, "minWidth": narrowest}
-            ),
-            **({"wrapText": True, "autoHeight": True} if header in wrapped else {}),
+            **_widths(frame.iloc[:, place], header in (*wrapped, brief), sortable and many),
+            **({"pinned": "left", "lockPinned": True} if header == stays else {}),
+            # Only at first: a tick must not hide what is shown by now.
+            **({"initialHide": True} if header == brief else {}),
+            **({"wrapText": True, "autoHeight": True} if header in (*wrapped, brief) else {}),
             **({"valueFormatter": _FOUR_DIGITS} if frame.dtypes.iloc[place].kind == "f" else {}),
         }
         for place, header in enumerate(frame.columns)
@@ -104,15 +121,36 @@ def grid(
         defaultColDef={
             "sortable": sortable,
             "resizable": True,
-            "filter": sortable and len(rows) > 20,
+            "filter": sortable and many,
             "wrapHeaderText": True,
             "autoHeaderHeight": True,
             "cellDataType": False,
         },
         dashGridOptions=options,
+        eventListeners=_listeners(frame, brief) if brief else None,
         style={"height": None if few else (height or "560px"), "width": "100%"},
     )
     return html.Div(table, role="region", className="grid", **named(label))
+
+
+def _listeners(frame: pd.DataFrame, brief: str) -> dict[str, list[str]]:
+    """Return what shows the one column, or all others, as there is room."""
+    fields = {name: f"c{place}" for place, name in enumerate(frame.columns)}
+    others = [field for name, field in fields.items() if name != brief]
+    briefly, widely = _BRIEFLY
+    return {"gridSizeChanged": [briefly.format([fields[brief]]), widely.format(others)]}
+
+
+def _widths(values: pd.Series, wrapped: bool, filtered: bool) -> dict[str, Any]:
+    """Return how wide a column is: its longest cell and the longest word of its header fit."""
+    shown = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in values]
+    longest = max(map(len, shown), default=0)
+    if wrapped:
+        # Long texts get more of the room than short ones.
+        return {"flex": min(max(longest / 40, 2), 6), "minWidth": 180}
+    word = max(map(len, str(values.name).split()), default=0)
+    room = max(CHARACTER * longest + 26, CHARACTER * word + (54 if filtered else 26))
+    return {"flex": 1, "minWidth": int(min(room, WIDEST))}
 
 
 def _cell(value: Any) -> Any:
@@ -181,6 +219,12 @@ def notice(title: str, *content: Any, kind: str = "note") -> html.Div:
         className=f"notice {kind}",
         role="status",
     )
+
+
+def labelled(label: str, content: Any, **more: Any) -> html.Td:
+    """Return a cell of a table that says what it is where there is no room for columns."""
+    attributes: dict[str, Any] = {"data-label": label, **more}
+    return html.Td(content, **attributes)
 
 
 def badge(severity: str, text: str = "") -> html.Span:

@@ -15,6 +15,9 @@ from .figures_style import LONGEST_NAME, palette, plain, short
 MOST_WRITTEN = 24
 """Layers up to which each has its name on the axis and its numbers in the cells of a heatmap."""
 
+WIDEST_SUBTITLE = 44
+"""Characters of a line under a title that a screen of 390 pixels shows whole."""
+
 MOST_LABELS = 12
 """Names on the axis of a deeper network, every n-th: each costs the page a node."""
 
@@ -163,18 +166,27 @@ def cell_texts(values: np.ndarray, signed: bool = False) -> list[list[str]]:
     def text(value: float) -> str:
         if not math.isfinite(value):
             return ""
-        return format(value, form).replace("e-0", "e-").replace("e+0", "e") if value else "0"
+        said = format(value, form).replace("e-0", "e-").replace("e+0", "e")
+        # What rounds to nothing has no sign.
+        return said if said.strip("+-0.") else "0"
 
     return [[text(float(value)) for value in row] for row in values]
 
 
 def subtitle(drawn: go.Figure, words: str) -> None:
-    """Write the unit of a heatmap's colours under the title."""
+    """Write under the title what it leaves open: a layer's name, the unit of colours."""
     drawn.update_layout(title_subtitle={"text": plain(words), "font": {"size": 14}}, margin_t=72)
 
 
+def of_layer(drawn: go.Figure, layer: str, more: str = "") -> None:
+    """Write under the title which layer a figure is about: it may be looked at by itself."""
+    room = WIDEST_SUBTITLE - len(more)
+    subtitle(drawn, f"{short(layer, room)}{more}")
+
+
 def top_legend(drawn: go.Figure) -> None:
-    """Show the legend in a line above the axes."""
+    """Show the legend above the axes, in two lines where the screen is narrow."""
+    said = drawn.layout.title.subtitle.text is not None
     drawn.update_layout(
         showlegend=True,
         legend={
@@ -183,8 +195,13 @@ def top_legend(drawn: go.Figure) -> None:
             "yanchor": "bottom",
             "x": 0,
         },
-        margin_t=84,
+        margin_t=108 if said else 84,
     )
+
+
+def legend_key(name: str, mode: str, **look: Any) -> go.Scatter:
+    """Return an entry of the legend for what is drawn as a shape."""
+    return go.Scatter(name=name, x=[None], y=[None], mode=mode, hoverinfo="skip", **look)
 
 
 def mark_step(drawn: go.Figure, step: int | None, theme: str) -> None:
@@ -234,6 +251,7 @@ def log_axis(values: np.ndarray, most: int = 8) -> dict[str, Any]:
         "range": [math.log10(low), math.log10(top)],
         "tickvals": ticks,
         "ticktext": [_tick(tick) for tick in ticks],
+        "tickangle": 0,
         "fixedrange": True,
     }
 

@@ -13,7 +13,7 @@ from ..analysis.neuron_spec import NeuronSpec
 from ..analysis.preset import FEW_UNITS, Preset, recommend_by_numbers
 from ..analysis.surrogate import SHAPES, Surrogate
 from ..analysis.surrogate_frameworks import FRAMEWORK_SURROGATES, to_framework
-from .figures_axes import top_legend
+from .figures_axes import legend_key, top_legend
 from .figures_style import figure, number, palette, plain
 
 COVERED = 0.15
@@ -142,8 +142,8 @@ def criteria(choice: Choice) -> list[Criterion]:
                   sources["verdict"]),
         Criterion("units that carry gradient", f"{units:.0f}", f"at least {FEW_UNITS:.0f}",
                   units >= FEW_UNITS, "participation ratio n E[s^2]^2 / E[s^4]"),
-        Criterion("spread of mean u over units (potential)", number(preset.law.quenched_std),
-                  f"at most {number(preset.law.std / np.sqrt(2.0))}",
+        Criterion("quenched std of u (potential)", number(preset.law.quenched_std),
+                  f"at most {number(preset.law.std / np.sqrt(2.0))}, std of u / sqrt 2",
                   bool(dispersed), sources["quenched std of u"]),
     ]  # fmt: skip
 
@@ -219,6 +219,9 @@ def chosen_law(choice: Choice, *, theme: str = "light") -> go.Figure:
         )
     )
     drawn.add_vline(x=theta, line={"color": colours.text, "width": 2})
+    drawn.add_trace(legend_key("threshold", "lines", line={"color": colours.text, "width": 2}))
+    patch = {"symbol": "square", "size": 14, "color": colours.band}
+    drawn.add_trace(legend_key("surrogate open", "markers", marker=patch))
     top_legend(drawn)
     drawn.update_layout(
         yaxis2={
@@ -266,11 +269,14 @@ def shapes(choice: Choice, *, theme: str = "light") -> go.Figure:
     frame = shapes_frame(choice)
     names = [name for name in frame.columns if name != "u - threshold (potential)"]
     best = max(_covered(preset).items(), key=lambda entry: entry[1])
-    text = (
-        f"All shapes with the same peak and area; {plain(best[0].replace('_', ' '))} covers most "
-        f"of u ({best[1]:.1%}), the chosen {plain(choice.family.replace('_', ' '))} "
-        f"{coverage_of(preset):.1%}."
-    )
+    most = plain(best[0].replace("_", " "))
+    text = "All shapes have the same peak and area; "
+    if best[0] == choice.family:
+        text += f"the chosen one, {most}, covers most of u ({best[1]:.1%})."
+    else:
+        chosen = plain(choice.family.replace("_", " "))
+        text += f"{most} covers most of u ({best[1]:.1%}), the chosen {chosen} "
+        text += f"{coverage_of(preset):.1%}."
     drawn = figure(theme, "Surrogate shapes", text, 460)
     dashes = ("dot", "dash", "longdash", "dashdot", "longdashdot", "2px,6px", "12px,3px,2px,3px")
     order = [name for name in names if name != choice.family] + [choice.family]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,17 +139,16 @@ def difference_heatmap(
     for row in rows.to_dict("records"):
         k, j = place[row["layer"]], int(np.searchsorted(at_t, row["t"]))
         values[k, j] = row["difference"]
-        hover[k][j] = (
-            f"{row['difference']:+.4g} ± {row['error']:.2g} (a {row['a']:.4g}, b {row['b']:.4g}, "
-            f"q = {row['q']:.2g})"
-        )
+        hover[k][j] = _hover(row, what.percent)
         if not row["significant"]:
             open_cells.append((k, j))
     where = f"{align} {rows[align].iloc[0]:g}"
     unit = "potential" if metric == "drift" else what.unit
+    unit = "percentage points" if what.percent else unit
     drawn = figure(
         theme, f"{symbol[0].upper()}{symbol[1:]}: b - a, {where} ({mode})",
-        _difference_words(rows, title, where, unit, len(open_cells)), grid_height(len(layers)),
+        _difference_words(rows, title, where, "" if what.percent else unit, len(open_cells)),
+        grid_height(len(layers)),
     )  # fmt: skip
     subtitle(drawn, f"colour: {unit}, b above a is violet")
     finite = np.abs(values[np.isfinite(values)])
@@ -163,9 +162,11 @@ def difference_heatmap(
             zmin=-limit,
             zmax=limit,
             colorscale=DIFFERENCES,
-            colorbar=COLOUR_BAR,
+            colorbar=COLOUR_BAR | ({"tickformat": "+.0%"} if what.percent else {}),
             customdata=[[plain(layer)] * shape[1] for layer in layers],
-            text=cell_texts(values, signed=True) if written else None,
+            text=cell_texts(values * (100 if what.percent else 1), signed=True)
+            if written
+            else None,
             texttemplate="%{text}" if written else None,
             hovertext=hover,
             hovertemplate="%{customdata}<br>t = %{x}<br>%{hovertext}<extra></extra>",
@@ -181,13 +182,31 @@ def difference_heatmap(
     return drawn
 
 
+def _hover(row: Mapping[Hashable, Any], percent: bool) -> str:
+    """Return the numbers of a cell."""
+    if percent:
+        return (
+            f"{100 * row['difference']:+.1f} ± {100 * row['error']:.2g} points "
+            f"(a {row['a']:.1%}, b {row['b']:.1%}, q = {row['q']:.2g})"
+        )
+    return (
+        f"{row['difference']:+.4g} ± {row['error']:.2g} (a {row['a']:.4g}, b {row['b']:.4g}, "
+        f"q = {row['q']:.2g})"
+    )
+
+
 def _difference_words(rows: pd.DataFrame, title: str, where: str, unit: str, chance: int) -> str:
     largest = rows.iloc[int(rows["difference"].abs().fillna(0.0).to_numpy().argmax())]
+    a, b, difference, error = (float(largest[name]) for name in ("a", "b", "difference", "error"))
+    if unit:
+        numbers = f"{number(a)} in a, {number(b)} in b ({unit}), a difference of "
+        numbers += with_error(difference, error)
+    else:
+        numbers = f"{a:.1%} in a, {b:.1%} in b, a difference of "
+        numbers += f"{with_error(100 * difference, 100 * error)} percentage points"
     said = (
         f"At {where}, {title[0].lower()}{title[1:]} differs most in "
-        f"{short(str(largest['layer']), 80)} at t = {largest['t']}: {number(largest['a'])} in a, "
-        f"{number(largest['b'])} in b ({unit}), a difference of "
-        f"{with_error(largest['difference'], largest['error'])}. "
+        f"{short(str(largest['layer']), 80)} at t = {largest['t']}: {numbers}. "
     )
     if not chance:
         return f"{said}In all {len(rows)} cells the difference is more than chance explains."

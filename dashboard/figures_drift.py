@@ -14,7 +14,14 @@ from ..analysis.drift import drift_from_law, drift_over_time
 from ..analysis.recorded_law import RecordedLaw, plain_spec
 from ..analysis.whatif import removable_drift
 from ..data.runs import Layer, Run
-from .figures_axes import MOST_WRITTEN, grid_height, layer_rows, time_axis, top_legend
+from .figures_axes import (
+    MOST_WRITTEN,
+    grid_height,
+    layer_rows,
+    of_layer,
+    time_axis,
+    top_legend,
+)
 from .figures_style import figure, nothing, number, palette, plain, short
 from .lazy import last_step, lazy
 from .measured_law import predict
@@ -70,7 +77,7 @@ class Drift:
 def drift_values(
     run: Run, layer: str, *, step: int | None = None, mode: str = "train"
 ) -> Drift | None:
-    """Return how far each timestep's law of u lies from the last one's and from the settled one.
+    """Return how far each timestep's law of u lies from the last one's and from the stationary one.
 
     Args:
         run: a recorded run.
@@ -123,7 +130,7 @@ def drift_distances(
     t: int | None = None,
     theme: str = "light",
 ) -> go.Figure:
-    """Draw how far each timestep's law of u lies from the last one's and from the settled one.
+    """Draw how far each timestep's law of u lies from the last one's and from the stationary one.
 
     Args:
         run: a recorded run.
@@ -144,7 +151,7 @@ def drift_distances(
     if drift is None:
         return nothing(theme, title, f"This layer was not recorded there in {mode}.")
     colours = palette(theme)
-    drawn = figure(theme, f"{title}, step {drift.step} ({mode})", _distance_words(drift), 360)
+    drawn = figure(theme, f"{title}, step {drift.step} ({mode})", _distance_words(drift), 384)
     seen = np.isfinite(drift.last_band)
     if seen.any():
         at = drift.t[seen].tolist()
@@ -163,7 +170,7 @@ def drift_distances(
     for name, values, bands, symbol, colour, dash in (
         ("to last t", drift.to_last, drift.last_band, "circle",
          METRICS["drift"].line(theme), "solid"),
-        ("to settled law", drift.to_settled, drift.settled_band, "diamond", colours.text,
+        ("to stationary law", drift.to_settled, drift.settled_band, "diamond", colours.text,
          "dash"),
     ):  # fmt: skip
         if not np.isfinite(values).any():
@@ -190,6 +197,7 @@ def drift_distances(
                 hovertemplate="%{hovertext}<extra></extra>",
             )
         )
+    of_layer(drawn, layer)
     top_legend(drawn)
     time_axis(drawn, len(drift.t))
     drawn.update_yaxes(
@@ -343,6 +351,8 @@ def removable_shift(
             )
         )
     top_legend(drawn)
+    # Small marks of many layers are large in the legend.
+    drawn.update_layout(legend_itemsizing="constant")
     layer_rows(drawn, names, grid=True)
     drawn.update_xaxes(title_text="distance W1 (thresholds)", rangemode="tozero", fixedrange=True)
     return drawn

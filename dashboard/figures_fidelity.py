@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from ..analysis.attribution_result import GAP_BOUND
 from ..analysis.fidelity import FidelityCurve
 from ..analysis.timestep_result import TimestepImportance
-from .figures_axes import error_bars, log_axis, time_axis
+from .figures_axes import error_bars, log_axis, time_axis, top_legend
 from .figures_style import figure, nothing, palette, plain, with_error
 
 # Safe for the colour-blind (Okabe and Ito), and each shape has its own marker as well.
@@ -54,7 +54,7 @@ def timestep_importance(found: TimestepImportance, theme: str = "light") -> go.F
         )
     )  # fmt: skip
     time_axis(drawn, len(table), "silent timestep t")
-    drawn.update_yaxes(title_text="fall of the output", fixedrange=True)
+    drawn.update_yaxes(title_text="fall of the output (its units)", fixedrange=True)
     return drawn
 
 
@@ -96,7 +96,7 @@ def fewer_timesteps(found: TimestepImportance, theme: str = "light") -> go.Figur
             x=table["t"].tolist(), y=(100 * table["accuracy_with_first"]).tolist(),
             error_y=error_bars(100 * table["accuracy_with_first_se"], theme),
             mode="lines+markers", line={"color": palette(theme).accent}, marker={"size": 8},
-            hovertemplate="first %{x}: %{y:.1f} % ± %{error_y.array:.1f} %<extra></extra>",
+            hovertemplate="first %{x}: %{y:.1f}% ± %{error_y.array:.1f}%<extra></extra>",
         )
     )  # fmt: skip
     time_axis(drawn, len(table), "timesteps run")
@@ -124,7 +124,7 @@ def fidelity_curve(curve: FidelityCurve, theme: str = "light") -> go.Figure:
     if known.empty:
         return nothing(theme, title, curve.reading)
     colours = palette(theme)
-    drawn = figure(theme, title, curve.reading, 440)
+    drawn = figure(theme, title, f"{curve.reading[0].upper()}{curve.reading[1:]}", 400)
     for place, (shape, rows) in enumerate(tried.groupby("shape", sort=False)):
         colour = _COLOURS[place % len(_COLOURS)]
         drawn.add_trace(
@@ -159,8 +159,5 @@ def fidelity_curve(curve: FidelityCurve, theme: str = "light") -> go.Figure:
     drawn.update_xaxes(**log_axis(known["width"].to_numpy(dtype=float)))
     drawn.update_yaxes(title_text="gap (share of the change)")
     drawn.update_yaxes(**log_axis(np.append(known["gap"].to_numpy(dtype=float), GAP_BOUND)))
-    drawn.update_layout(
-        showlegend=True, margin_b=120,
-        legend={"orientation": "h", "y": -0.3, "yanchor": "top", "x": 0},
-    )  # fmt: skip
+    top_legend(drawn)
     return drawn

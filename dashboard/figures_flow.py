@@ -29,6 +29,12 @@ from .metrics import METRICS
 MOST_LINES = 8
 """Timesteps drawn over depth."""
 
+MOST_NAMED = 4
+"""Lines up to which the legend names each; of more the first, a middle and the last one."""
+
+MOST_DECADES = 4
+"""Labels across a figure that shares its width with the names of layers."""
+
 
 def flow_values(run: Run, *, step: int | None = None, mode: str = "train") -> pd.DataFrame:
     """Return rms of dL/du of every layer and timestep at one step.
@@ -86,9 +92,10 @@ def gradient_over_depth(
     few = len(layers) <= MOST_WRITTEN
     drawn = figure(
         theme, f"{title}, step {at} ({mode})", _depth_words(drawable, layers),
-        grid_height(len(layers)) + 40,
+        grid_height(len(layers)) + 56,
     )  # fmt: skip
     shades = time_colours(len(timesteps), theme)
+    ends = [picked[0], picked[len(picked) // 2], picked[-1]]
     for k in picked.astype(int):
         rows = drawable[drawable["t"] == timesteps[k]]
         drawn.add_trace(
@@ -97,6 +104,7 @@ def gradient_over_depth(
                 x=rows["rms"].tolist(),
                 y=[place[name] for name in rows["layer"]],
                 error_x=error_bars(rows["error"], theme) if few else None,
+                showlegend=len(picked) <= MOST_NAMED or k in ends or bool(timesteps[k] == t),
                 customdata=[[name, int(timesteps[k])] for name in rows["layer"]],
                 mode="lines+markers" if few else "lines",
                 line={"color": shades[k], "width": 3.5 if timesteps[k] == t else 1.5},
@@ -106,8 +114,11 @@ def gradient_over_depth(
         )
     top_legend(drawn)
     layer_rows(drawn, layers, grid=True)
+    drawn.update_layout(margin_b=76)
     drawn.update_xaxes(
-        title_text="rms of dL/du (loss / potential)", **log_axis(drawable["rms"].to_numpy(), 6)
+        # Two lines: long names of layers leave little room on a narrow screen.
+        title_text="rms of dL/du<br>(loss / potential)",
+        **log_axis(drawable["rms"].to_numpy(), MOST_DECADES),
     )
     return drawn
 
@@ -293,7 +304,7 @@ def gradient_decay(
     at = int(steps[-1]) if step is None else step
     names = frame["layer"].tolist()
     drawn = figure(
-        theme, f"{title}, step {at} ({mode})", _decay_words(frame), grid_height(len(names)) + 40
+        theme, f"{title}, step {at} ({mode})", _decay_words(frame), grid_height(len(names)) + 56
     )
     known = _predicted(frame)
     if known.any():
@@ -325,10 +336,12 @@ def gradient_decay(
     )
     top_legend(drawn)
     layer_rows(drawn, names, grid=True)
+    drawn.update_layout(margin_b=76)
     values = frame[["product", "product low", "product high"]].to_numpy(dtype=float, copy=True)
     values[~known, 1:] = np.nan
     drawn.update_xaxes(
-        title_text="norm of dL/du over the last layer's", **log_axis(values[values > 0], 6)
+        title_text="norm of dL/du<br>over the last layer's",
+        **log_axis(values[values > 0], MOST_DECADES),
     )
     return drawn
 
@@ -363,8 +376,8 @@ def _depth_words(frame: pd.DataFrame, layers: list[str]) -> str:
 def _time_words(rows: pd.DataFrame, name: str) -> str:
     first, last, show = rows.iloc[0], rows.iloc[-1], METRICS["gradient"].show
     return (
-        f"{short(name, 80)}: {show(first['rms'])} at t = {first['t']}, "
-        f"{show(last['rms'])} at t = {last['t']}."
+        f"The rms of dL/du in {short(name, 80)} is {show(first['rms'])} at t = {first['t']} and "
+        f"{show(last['rms'])} at t = {last['t']} (loss / potential)."
     )
 
 
@@ -377,7 +390,8 @@ def _decay_words(frame: pd.DataFrame) -> str:
     if _predicted(frame)[0]:
         return (
             f"{text}; the forward pass alone predicts {number(first['product low'])} (a gradient "
-            f"that is new at every timestep) to {number(first['product high'])} (the same at all)."
+            f"that is new at every timestep) to {number(first['product high'])} (the same at all "
+            "of them)."
         )
     steepest = frame.iloc[int(np.nanargmin(frame["kept"].to_numpy(dtype=float)))]
     return (

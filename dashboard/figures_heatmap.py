@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,9 @@ from .figures_axes import (
 from .figures_style import figure, nothing, plain, short
 from .lazy import LazyRun, lazy
 from .metrics import METRICS, Metric, metric_values
+
+MOST_REASONS = 2
+"""Reasons that the sentence under the figure gives for missing cells."""
 
 SPOKEN = 80
 """Characters of a layer name in a sentence."""
@@ -316,11 +320,22 @@ def _missing(grid: Cells, theme: str) -> go.Bar | None:
     return boxes
 
 
+def _gaps(grid: Cells) -> str:
+    """Say how many cells have no value, and why."""
+    found = Counter(reason for row in grid.reasons for reason in row if reason)
+    if not found:
+        return ""
+    gaps = found.total()
+    why = [f"{short(reason, SPOKEN)}" for reason, _ in found.most_common(MOST_REASONS)]
+    more = ", and others" if len(found) > MOST_REASONS else ""
+    verb = "has" if gaps == 1 else "have"
+    return f" {gaps} of {grid.values.size} cells {verb} no value ({'; '.join(why)}{more})."
+
+
 def _sentence(grid: Cells) -> str:
     """Say the smallest and the largest value, where they are, and what is missing."""
     metric = grid.metric
-    gaps = sum(bool(reason) for row in grid.reasons for reason in row)
-    more = f" {gaps} of {grid.values.size} cells have no value." if gaps else ""
+    more = _gaps(grid)
     shown = np.where([[not r for r in row] for row in grid.reasons], grid.values, np.nan)
     if not np.isfinite(shown).any():
         return f"At step {grid.step} no cell has a value of {metric.symbol}."

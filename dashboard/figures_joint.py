@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from ..data.fine import Joint
 from ..data.parts import part_paths
 from ..data.runs import Layer, Run
-from .figures_axes import COLOUR_BAR, subtitle
+from .figures_axes import COLOUR_BAR, of_layer
 from .figures_style import figure, nothing, palette
 from .lazy import last_step, lazy
 from .measured_law import gradient_interval, level_of
@@ -97,7 +97,7 @@ def joint_density(
     sizes = np.sqrt(found.g_edges[rows] * found.g_edges[rows + 1])
     heights = np.log10(sizes)
     drawn = figure(theme, f"{TITLE}, step {at} ({mode})", _sentence(entry, found), 380)
-    subtitle(drawn, "shade: share of elements; line: rms of dL/ds")
+    of_layer(drawn, layer, "; shade: elements, line: rms")
     opened = _open(entry)
     if opened is not None:
         left, right = max(opened[0], found.u_edges[0]), min(opened[1], found.u_edges[-1])
@@ -119,7 +119,7 @@ def joint_density(
             colorbar=COLOUR_BAR
             | {
                 "tickvals": decades.tolist(),
-                "ticktext": [f"{10**d:.6%}".rstrip("0%").rstrip(".") + " %" for d in decades],
+                "ticktext": [f"{10**d:.6%}".rstrip("0%").rstrip(".") + "%" for d in decades],
             },
         )
     )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import plotly.graph_objects as go
 
 from ..data.runs import Run
-from .figures_axes import top_legend
+from .figures_axes import legend_key, of_layer, top_legend
 from .figures_style import figure, nothing, number, palette, time_colours
 from .lazy import lazy
 from .measured_law import MeasuredLaw, measured_law
@@ -66,7 +64,7 @@ def membrane_law(
     colours = palette(theme)
     rows = _drawn_rows(len(law.t))
     left, right = _limits(law)
-    height = int(np.clip(200 + 56 * len(rows), 340, 780))
+    height = int(np.clip(224 + 56 * len(rows), 364, 804))
     drawn = figure(theme, f"Law of u, step {law.step} ({mode})", _sentence(run, law), height)
     inside = (law.edges[1:] > left) & (law.edges[:-1] < right)
     middle = ((law.edges[1:] + law.edges[:-1]) / 2)[inside]
@@ -124,10 +122,10 @@ def membrane_law(
             )
         )
     drawn.add_vline(x=law.level, line={"color": colours.text, "width": 2})
-    drawn.add_trace(_key("threshold", "lines", line={"color": colours.text, "width": 2}))
+    drawn.add_trace(legend_key("threshold", "lines", line={"color": colours.text, "width": 2}))
     if law.interval is not None:
         patch = {"symbol": "square", "size": 14, "color": colours.band}
-        drawn.add_trace(_key("surrogate open", "markers", marker=patch))
+        drawn.add_trace(legend_key("surrogate open", "markers", marker=patch))
     if np.isfinite(law.start):
         drawn.add_trace(
             go.Scatter(
@@ -139,6 +137,7 @@ def membrane_law(
                 hovertemplate="start potential %{x:.3f} thresholds<extra></extra>",
             )
         )
+    of_layer(drawn, layer)
     top_legend(drawn)
     drawn.update_xaxes(title_text=f"{law.what} ({law.unit})", range=[left, right], fixedrange=True)
     drawn.update_yaxes(
@@ -150,11 +149,6 @@ def membrane_law(
         fixedrange=True,
     )
     return drawn
-
-
-def _key(name: str, mode: str, **look: Any) -> go.Scatter:
-    """Return an entry of the legend for what is drawn as a shape."""
-    return go.Scatter(name=name, x=[None], y=[None], mode=mode, hoverinfo="skip", **look)
 
 
 def _full_height(density: np.ndarray) -> float:
@@ -211,7 +205,7 @@ def _sentence(run: Run, law: MeasuredLaw) -> str:
     return (
         f"{text} From the input alone, {law.predicted.frozen:.0%} of whose variance is the same at "
         f"every timestep, theory predicts that {law.what} settles at a mean of {number(mean)} "
-        f"{law.unit} (dashed); at t = {law.t[-1]} it is {number(measured)}. From row to row is a "
-        f"density of {number(_full_height(law.density) / OVERLAP)} per "
-        f"{law.unit.removesuffix('s')}."
+        f"{law.unit} (dashed); at t = {law.t[-1]} it is {number(measured)}. The distance "
+        "between two rows stands for a density of "
+        f"{number(_full_height(law.density) / OVERLAP)} per {law.unit.removesuffix('s')}."
     )

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..data.runs import Run
-from .figures_axes import error_bars, log_axis, time_axis
+from .figures_axes import error_bars, log_axis, of_layer, time_axis
 from .figures_style import figure, nothing, palette
 from .lazy import last_step, lazy
 from .metrics import METRICS, Metric, metric_values
@@ -92,7 +92,7 @@ def profile(
     rows = rows[drawable]
     ink = what.line(theme)
     title = f"{what.title}, step {at} ({mode})"
-    drawn = figure(theme, title, _sentence(rows, what.name, at, dropped), 300)
+    drawn = figure(theme, title, _sentence(rows, what.name, at, dropped), 320)
     drawn.add_trace(
         go.Scatter(
             x=rows["t"].tolist(),
@@ -114,6 +114,7 @@ def profile(
             hovertemplate="%{hovertext}<extra></extra>",
         )
     )
+    of_layer(drawn, layer)
     time_axis(drawn, len(rows))
     drawn.update_yaxes(
         title_text=what.unit,

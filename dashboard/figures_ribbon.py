@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..data.runs import Run
-from .figures_axes import mark_step
+from .figures_axes import mark_step, of_layer
 from .figures_scalars import FEW_POINTS
 from .figures_style import figure, nothing, number, palette, thinned
 from .lazy import MOST_STEPS, lazy
@@ -65,7 +65,7 @@ def quantile_ribbon(
         patience: seconds after which the rest of a long run is left to the next call.
 
     Returns:
-        A plotly figure: 5 to 95 % and 25 to 75 % as bands, the median as a line.
+        A plotly figure: 5 to 95% and 25 to 75% as bands, the median as a line.
 
     Raises:
         RunError: an unknown layer.
@@ -86,21 +86,21 @@ def quantile_ribbon(
     text += f" at step {steps[0]}"
     text += "" if len(steps) == 1 else f" to {number(middle[-1])} at step {steps[-1]}"
     text += (
-        f"; 90 % of it lie between {number(low[-1])} and {number(high[-1])} {unit} there (pale "
+        f"; 90% of it lie between {number(low[-1])} and {number(high[-1])} {unit} there (pale "
         "band; the darker one holds half)."
     )
     record = lazy(run)
     if len(record.sampled(MOST_STEPS, mode)) < len(record.steps(mode)):
         text += thinned(len(steps), len(record.steps(mode)))
-    drawn = figure(theme, f"{title}, t = {at} ({mode})", text, 300)
+    drawn = figure(theme, f"{title}, t = {at} ({mode})", text, 320)
     interval = gradient_interval(entry)
     if interval is not None:
         bottom, top = max(interval[0], low.min()), min(interval[1], high.max())
         if bottom < top:
             drawn.add_hrect(bottom, top, fillcolor=colours.band, line_width=0, layer="below")
     for below, above, opacity, words in (
-        (low, high, "0.20", "5 to 95 %"),
-        (lower, upper, "0.40", "25 to 75 %"),
+        (low, high, "0.20", "5 to 95%"),
+        (lower, upper, "0.40", "25 to 75%"),
     ):
         fill = _faded(colours.accent, opacity)
         for values, to in ((below, None), (above, "tonexty")):
@@ -132,7 +132,9 @@ def quantile_ribbon(
         annotation={"text": "threshold", "yanchor": "bottom", "xanchor": "left", "x": 0},
     )
     mark_step(drawn, step, theme)
-    drawn.update_xaxes(title_text="optimiser step", fixedrange=True)
+    of_layer(drawn, layer)
+    alone = {"tickvals": steps.tolist()} if len(steps) == 1 else {}
+    drawn.update_xaxes(title_text="optimiser step", fixedrange=True, **alone)
     drawn.update_yaxes(title_text=f"{entry.coordinate} ({unit})", fixedrange=True)
     return drawn
 

@@ -49,6 +49,14 @@ def saliency_frame(found: Attribution, label: int) -> pd.DataFrame:
     return pd.DataFrame({**columns, "attribution": maps.ravel()})
 
 
+def _axes(found: Attribution) -> tuple[str, str]:
+    """Return what runs across a picture, and what down."""
+    dimensions = 0 if found.inputs is None else found.inputs.ndim - 2
+    if dimensions > 2:
+        return "column (pixel)", "row (pixel)"
+    return ("timestep t", "feature") if dimensions == 2 else ("feature", "")
+
+
 def input_saliency(found: Attribution, label: int, theme: str = "light") -> go.Figure:
     """Draw which parts of the input speak for a class, a picture per timestep.
 
@@ -87,14 +95,17 @@ def input_saliency(found: Attribution, label: int, theme: str = "light") -> go.F
     rows = -(-len(chosen) // columns)
     titles = [f"t = {place + 1}" for place in chosen] if len(maps) > 1 else None
     grid = make_subplots(rows, columns, subplot_titles=titles, horizontal_spacing=0.03)
+    across, down = _axes(found)
     for order, place in enumerate(chosen):
         rounded = [[None if np.isnan(v) else float(f"{v:.4g}") for v in row] for row in maps[place]]
         grid.add_trace(
             go.Heatmap(
                 z=rounded,
+                # Counted as in the table.
+                x0=1, y0=1,
                 zmin=-largest, zmax=largest, colorscale=COLOURS, showscale=order == 0,
                 colorbar=COLOUR_BAR,
-                hovertemplate="row %{y}, column %{x}<br>%{z}<extra></extra>",
+                hovertemplate=f"{down} %{{y}}, {across} %{{x}}<br>%{{z}}<extra></extra>",
             ),
             order // columns + 1,
             order % columns + 1,
@@ -105,10 +116,15 @@ def input_saliency(found: Attribution, label: int, theme: str = "light") -> go.F
     grid.update_layout(
         title=base.title, meta=base.meta, font=base.font, height=base.height,
         paper_bgcolor=base.paper_bgcolor, plot_bgcolor=base.plot_bgcolor,
-        margin={"l": 8, "r": 12, "t": 72, "b": 24}, hoverlabel=base.hoverlabel, dragmode=False,
+        margin={"l": 8, "r": 12, "t": 72, "b": 56}, hoverlabel=base.hoverlabel, dragmode=False,
     )  # fmt: skip
-    grid.update_xaxes(showticklabels=False, showgrid=False, fixedrange=True)
-    grid.update_yaxes(showticklabels=False, showgrid=False, fixedrange=True, autorange="reversed")
+    alone = len(chosen) == 1
+    look = {"showticklabels": alone, "showgrid": False, "fixedrange": True, "nticks": 8}
+    grid.update_xaxes(**look)
+    grid.update_yaxes(autorange="reversed", automargin=True, **look)
+    # Pictures side by side share their axes' names.
+    grid.update_xaxes(title_text=across, row=rows)
+    grid.update_yaxes(title_text=down, col=1)
     if found.inputs is not None and found.inputs.ndim > 4:  # pictures have square pixels
         grid.update_yaxes(scaleanchor="x", constrain="domain")
         grid.update_xaxes(constrain="domain")

@@ -13,7 +13,7 @@ from ..data.densities import Density
 from ..data.runs import Layer, Run
 from .lazy import LazyRun, last_step, lazy
 
-_IN_UNIT = ("mean", "standard deviation", "5 %", "median", "95 %")
+_IN_UNIT = ("mean", "standard deviation", "5%", "median", "95%")
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class MeasuredLaw:
             five, half, most = np.interp([0.05, 0.5, 0.95], below, self.edges)
             above = float(mass[middle > self.level].sum())
             rows.append(
-                {"t": int(t), "mean": mean, "standard deviation": spread, "5 %": five,
-                 "median": half, "95 %": most, "share above threshold": above}
+                {"t": int(t), "mean": mean, "standard deviation": spread, "5%": five,
+                 "median": half, "95%": most, "share above threshold": above}
             )  # fmt: skip
         table = pd.DataFrame(rows).rename(columns={"t": "timestep"})
         table["timestep"] = table["timestep"].astype(str)

@@ -63,12 +63,12 @@ class Metric:
 
         Example:
             >>> METRICS["coverage"].show(0.4321, 0.01), METRICS["gradient"].show(0.00123)
-            ('43.2 % ± 1.0 %', '1.23e-3')
+            ('43.2% ± 1.0%', '1.23e-3')
         """
         if not math.isfinite(value):
             return "none"
         if value == 0 and not error > 0:
-            return "0 %" if self.percent else "0"
+            return "0%" if self.percent else "0"
         if self.log:
             return _scientific(value, error)
         if self.percent:
@@ -92,10 +92,10 @@ class Metric:
 
 def _percent(value: float) -> str:
     """Return a share as a percentage: a small one must not look like none, nor all but all."""
-    for low, words in ((0.0, "<0.1 %"), (0.9995, ">99.9 %")):
+    for low, words in ((0.0, "<0.1%"), (0.9995, ">99.9%")):
         if low < value < low + 0.0005:
             return words
-    return f"{100 * value:.1f} %"
+    return f"{value:.1%}"
 
 
 def _scientific(value: float, error: float) -> str:

@@ -128,6 +128,7 @@ class PartIndex:
         rows = 0
         try:
             held, rows = part_steps(path)
+            problems.pop(path.name, None)
         except PartError as error:
             if path.exists():
                 problems[path.name] = str(error)

@@ -32,14 +32,12 @@ class Piece:
         draw: makes the figure.
         frame: makes the table: the figure's own numbers with their errors, units in the headers.
         goes: what a click on a point opens: ``"layer"``, ``"t"``, ``"step"`` or nothing.
-        widths: pixels of some columns of the table.
     """
 
     name: str
     draw: Callable[[], go.Figure]
     frame: Callable[[], pd.DataFrame]
     goes: str = ""
-    widths: tuple[tuple[str, int], ...] = ()
 
 
 def show(piece: Piece, view: View) -> Any:
@@ -60,7 +58,7 @@ def show(piece: Piece, view: View) -> Any:
     words = reading(drawn)
     if not drawn.data:
         # An empty frame would only take the room of what there is to see.
-        return html.Section([html.Strong(title), html.P(words)], className=ABSENT)
+        return _absent(title, words)
     graph = dcc.Graph(
         id={"type": "graph", "goes": piece.goes, "index": piece.name},
         figure=drawn,
@@ -91,14 +89,23 @@ def show(piece: Piece, view: View) -> Any:
     )
 
 
+def _absent(title: str, words: str) -> html.Section:
+    return html.Section([html.Strong(title), html.P(words)], className=ABSENT)
+
+
 def _table(piece: Piece, view: View) -> Any:
     frame = piece.frame()
     drawn = piece.draw()
     title = unescape(drawn.layout.title.text or piece.name)
+    if frame.empty:
+        return _absent(title, reading(drawn))
+    # What is the same in every row is in the title.
+    said = [name for name in ("step", "t") if name in frame and frame[name].nunique() == 1]
+    shown = frame.drop(columns=said) if len(frame) > 1 else frame
     return html.Section(
         [
             html.H2(title),
-            grid(frame, title, name=piece.name, widths=dict(piece.widths), narrowest=120),
+            grid(shown, title, name=piece.name),
             html.P([html.Span(reading(drawn)), " ", _csv(piece, view)], className="reading"),
         ]
     )

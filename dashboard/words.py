@@ -66,13 +66,13 @@ def measured(finding: Finding) -> str:
 
     Example:
         >>> measured(Finding("G1", "", "", 1, (0, 9), 0.0302, 0.001, 0.05, "share of u", "", ""))
-        '3.02 ± 0.10 % of u, bound 5 %'
+        '3.02 ± 0.10% of u, bound 5%'
     """
     share = finding.unit.startswith("share")
-    scale, bound = (100.0, " %") if share else (1.0, "")
-    unit = f"%{finding.unit.removeprefix('share')}" if share else finding.unit
+    scale, bound = (100.0, "%") if share else (1.0, "")
+    unit = f"%{finding.unit.removeprefix('share')}" if share else f" {finding.unit}".rstrip()
     value = with_error(scale * finding.measured, scale * finding.error)
-    return f"{value} {unit}, bound {number(scale * finding.bound)}{bound}"
+    return f"{value}{unit}, bound {number(scale * finding.bound)}{bound}"
 
 
 def since(run: Run, steps: tuple[int, int]) -> str:
@@ -111,6 +111,30 @@ def verdict(run: Run, findings: Sequence[Finding]) -> tuple[str, str]:
     steps = len(lazy(run).steps_so_far(None)) or len(lazy(run).steps(None))
     if not steps:
         return nothing_yet(run), "empty"
+    line, gravest = _judged(run, findings, steps)
+    torn = _torn(run)
+    return f"{line}{torn}", "note" if torn and gravest == "none" else gravest
+
+
+def unread(problems: Sequence[str]) -> str:
+    """Return that parts of a run are missing, in words; nothing if none is.
+
+    Example:
+        >>> unread(["records-1.parquet is torn"]), unread([])
+        ('1 file cannot be read', '')
+    """
+    return f"{count(len(problems), 'file')} cannot be read" if problems else ""
+
+
+def _torn(run: Run) -> str:
+    """Return a sentence if something of the record is left out because it cannot be read."""
+    problems = lazy(run).problems
+    verb = "is" if len(problems) == 1 else "are"
+    return f" {unread(problems)} and {verb} left out." if problems else ""
+
+
+def _judged(run: Run, findings: Sequence[Finding], steps: int) -> tuple[str, str]:
+    """Return what the findings say about a run that has so many recorded steps, in one line."""
     layers, record = len(run.covered), lazy(run)
     groups = grouped(findings)
     # Whether a long run is thinned is known once all of its steps are.

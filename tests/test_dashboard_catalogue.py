@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from dashboard_client import write_runs
+from dashboard_client import client_of, draw, words, write_runs
 from synthetic import columns, header, row
 
 from spikescope.dashboard import catalogue as catalogue_module
@@ -57,3 +57,26 @@ def test_only_a_few_runs_stay_in_memory(tmp_path: Path) -> None:
         catalogue.run(name)
     assert len(catalogue._open) == catalogue_module.KEPT
     assert catalogue.run("a") is not first
+
+
+def test_a_torn_part_is_said_until_it_is_gone(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run", header(["net"]))
+    for step in range(3):
+        store.append("records", columns([row(step, "net", 1)]))
+    client = client_of(tmp_path)
+    whole = draw(client, "?run=run")
+    assert "cannot be read" not in words(whole["verdict"])
+    parts = sorted(store.path.glob("records-*.parquet"))
+    content = parts[1].read_bytes()
+    parts[1].write_bytes(b"PAR1 torn")
+    torn = "1 file cannot be read"
+    for _ in range(2):
+        assert f"{torn} and is left out." in words(draw(client, "?run=run")["verdict"])
+        table = words(draw(client, "?page=runs")["content"])
+        assert torn in table
+        assert parts[1].name in table  # the whole sentence is on hover
+        # What is written later does not hide it.
+        store.append("scalars", {"step": [9], "name": ["loss"], "value": [1.0]})
+    parts[1].write_bytes(content)
+    assert "cannot be read" not in words(draw(client, "?run=run")["verdict"])
+    assert torn not in words(draw(client, "?page=runs")["content"])

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import pytest
 from attribution_cases import attribution, curve, importance
 from dashboard_client import client_of, draw, words
-from synthetic import header, write_run
+from synthetic import columns, header, row, write_run
 
 from spikescope.analysis.attribution_study import store_attribution, store_timesteps
 from spikescope.analysis.fidelity import store_fidelity
@@ -161,7 +161,7 @@ def test_findings_are_said_by_rule(root: Path, monkeypatch: pytest.MonkeyPatch) 
     client = client_of(root)
     said = words(draw(client, "?run=one")["content"])
     assert said.count("gradient coverage low") == 1 + 1  # beside the map, on the axis of the loss
-    assert "1.20 ± 0.10 %, bound 5 %. Bad." in said
+    assert "1.20 ± 0.10%, bound 5%. Bad." in said
     for layer, t in (("block0.lif", 2), ("block1.lif", 1)):
         target = View(run="one", page="layer", layer=layer, t=t, step=10_000).search()
         assert target in said
@@ -209,11 +209,53 @@ def test_about_speaks_in_words(root: Path) -> None:
 def test_numbers_have_the_digits_that_their_errors_allow() -> None:
     show = METRICS["coverage"].show
     assert [show(v) for v in (0.0, 3e-5, 0.5, 0.99996, 1.0)] == [
-        "0 %", "<0.1 %", "50.0 %", ">99.9 %", "100.0 %",
+        "0%", "<0.1%", "50.0%", ">99.9%", "100.0%",
     ]  # fmt: skip
-    assert show(0.5, 1e-5) == "50.0 % ± <0.1 %"
+    assert show(0.5, 1e-5) == "50.0% ± <0.1%"
     assert METRICS["gain"].show(0.0014, 2e-5) == "0.00140 ± 0.00002"
     assert METRICS["rate"].show(0.1432, 0.0023) == "0.143 ± 0.002"
     assert METRICS["gradient"].show(3.76e-6, 6.7e-7) == "3.76e-6 ± 0.67e-6"
     assert METRICS["rate"].show(0.0, 0.0) == "0"
     assert METRICS["rate"].show(float("nan")) == "none"
+
+
+@pytest.mark.parametrize("draw_it", [
+    figures.membrane_law, figures.quantile_ribbon, figures.profile, figures.drift_distances,
+])  # fmt: skip
+def test_a_figure_of_a_layer_says_which(run: Run, draw_it: Any) -> None:
+    """It is looked at by itself in a notebook, and as a download."""
+    for name in ("block0.lif", "block2.lif"):
+        assert draw_it(run, name).layout.title.subtitle.text == name
+
+
+def test_why_cells_are_missing_is_in_the_words(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "live", header(["net", "late"]))
+    store.append("records", columns([row(0, "net", t) for t in (1, 2)]))
+    said = figures.reading(figures.layer_heatmap(open_run(store.path)))
+    assert "2 of 4 cells have no value (not yet)." in said
+    store.end("finished", steps=1)
+    said = figures.reading(figures.layer_heatmap(open_run(store.path)))
+    assert "2 of 4 cells have no value (not recorded)." in said
+    # Negative control: nothing is said where nothing is missing.
+    whole = figures.reading(figures.layer_heatmap(open_run(write_run(tmp_path / "run", layers=1))))
+    assert "no value" not in whole
+
+
+def test_a_table_of_nothing_says_why(root: Path) -> None:
+    said = words(draw(client_of(root), "?run=one&page=layer&show=tables")["content"])
+    assert said.count('"className": "absent"') == 1
+    assert "Not recorded: watch(model, collect='full') records it." in said
+
+
+def test_shares_are_compared_in_percentage_points(root: Path) -> None:
+    one = open_run(root / "one")
+    drawn = figures.difference_heatmap(one, open_run(root / "long"), step=0)
+    assert drawn.layout.title.subtitle.text.startswith("colour: percentage points")
+    table = figures.difference_values(one, open_run(root / "long"), "coverage", "step", "train")
+    cell = table[table["step"] == 0].iloc[0]
+    hover = drawn.data[0].hovertext[0][0]
+    assert hover.startswith(f"{100 * cell['difference']:+.1f} ± ")
+    assert f"(a {cell['a']:.1%}, b {cell['b']:.1%}, " in hover
+    assert "percentage points" in figures.reading(drawn)
+    rates = figures.difference_heatmap(one, open_run(root / "long"), "rate", step=0)
+    assert "points" not in figures.reading(rates)

@@ -86,7 +86,7 @@ def test_hover_and_table_give_value_and_standard_error(run: Run) -> None:
     assert cells is not None
     table = run.table(["coverage", "coverage_se"], layer="block3.lif", mode="train")
     wanted = table[(table["step"] == 100) & (table["t"] == 2)].iloc[0]
-    text = f"{100 * wanted['coverage']:.1f} % ± {100 * wanted['coverage_se']:.1f} %"
+    text = f"{100 * wanted['coverage']:.1f}% ± {100 * wanted['coverage_se']:.1f}%"
     assert cells.frame().loc[3, "t = 2"] == text
     hover = heatmap_of(figures.layer_heatmap(run, "coverage", step=100)).hovertext
     assert hover[3][1] == text

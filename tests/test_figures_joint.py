@@ -38,9 +38,9 @@ def test_the_words_follow_from_the_counts(run: Run) -> None:
     words = figures.reading(figures.joint_density(run, "net"))
     # Of 95 elements at each of two timesteps, 15 have no gradient and 75 are open; the squared
     # gradient is 60 * 1/2 there and 20 * 2 elsewhere (products of the edges of a bin).
-    assert f"{100 * 30 / 70:.1f} % of the squared gradient dL/ds arrives" in words
-    assert "is open (shaded), which holds 78.9 % of the elements" in words
-    assert "15.8 % of the 190 elements get none at all" in words
+    assert f"{100 * 30 / 70:.1f}% of the squared gradient dL/ds arrives" in words
+    assert "is open (shaded), which holds 78.9% of the elements" in words
+    assert "15.8% of the 190 elements get none at all" in words
     assert "at least" not in words
 
 
@@ -58,8 +58,8 @@ def test_what_lies_beyond_the_axis_is_counted_as_neither(run: Run, tmp_path: Pat
     )  # fmt: skip
     store.end("finished", steps=6)
     words = figures.reading(figures.joint_density(open_run(store.path), "net"))
-    assert f"at least {100 * 30 / 70:.1f} % of the squared gradient" in words
-    assert "at least 78.9 % of the elements" in words
+    assert f"at least {100 * 30 / 70:.1f}% of the squared gradient" in words
+    assert "at least 78.9% of the elements" in words
     assert "Beyond 2 thresholds" in words
 
 

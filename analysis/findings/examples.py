@@ -90,7 +90,7 @@ EXAMPLES: dict[str, str] = {
         "input with memory, would explain it."
     ),
     "G1": (
-        "Only 0.0% of the elements lie where the surrogate exceeds 1 % of its peak at t ="
+        "Only 0.0% of the elements lie where the surrogate exceeds 1% of its peak at t ="
         " 1 (all 6 timesteps below 15%). 100% of them lie below the threshold; a window "
         "of this width could cover 97%."
     ),

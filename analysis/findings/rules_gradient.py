@@ -97,7 +97,7 @@ def coverage_low(evidence: Evidence) -> Iterator[Finding]:
             error=one.error,
             bound=bound,
             unit="share of elements",
-            text=f"Only {one.value:.1%} of the elements lie where the surrogate exceeds 1 % of "
+            text=f"Only {one.value:.1%} of the elements lie where the surrogate exceeds 1% of "
             f"its peak at t = {t} ({_timesteps(len(low), every)} below {COVERAGE_WARNING:.0%}). "
             f"{share:.0%} of them lie {where} the threshold; a window of this width could cover "
             f"{best:.0%}.",

@@ -56,9 +56,7 @@ def render(run: Snapshot, view: View) -> Content:
         if left_out
         else html.P("Every spiking layer that was found was recorded.", className="quiet"),
         html.H2(f"Layers ({len(run.layers)})"),
-        grid(
-            _layers(run), "Layers", name="layers", widths={"name": 200, "kind": 120, "covered": 120}
-        ),
+        grid(_layers(run), "Layers", name="layers", wrapped=("dynamics",), brief="in brief"),
         html.H2("Events"),
         _events(run),
     ]
@@ -127,14 +125,21 @@ def _layers(run: Run) -> pd.DataFrame:
          spec_line(layer.spec, layer.surrogate))
         for layer in run.layers
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["name", "kind", "covered", "dynamics"])
+    frame = pd.DataFrame(rows, columns=["name", "kind", "covered", "dynamics"])
+    frame["in brief"] = [
+        f"{short(name, 80)} ({kind or 'layer'}), {'not ' if said != 'yes' else ''}covered: {line}"
+        for name, kind, said, line in rows
+    ]
+    return frame
 
 
 def _events(run: Run) -> Any:
     events = run.events()
     if events.empty:
         return html.P("Nothing happened on the way.", className="quiet")
-    return grid(events, "Events", name="events", widths={"step": 90, "layer": 200, "kind": 140})
+    brief = [", ".join(map(str, each)) for each in events.itertuples(index=False)]
+    events = events.assign(**{"in brief": brief})
+    return grid(events, "Events", name="events", wrapped=("text",), brief="in brief")
 
 
 def unreadable(name: str, why: str) -> Content:

@@ -9,7 +9,7 @@ from dash import html
 from ...analysis.neuron_spec import RESETS
 from ...analysis.surrogate_shapes import SHAPES
 from .. import figures
-from ..components import grid, named, notice, switch
+from ..components import badge, grid, labelled, named, notice, switch
 from ..figures_choose import Choice, Criterion, code, criteria, criteria_frame, preset_of
 from ..pieces import Piece, show
 from ..view import View
@@ -61,8 +61,7 @@ def render(catalogue: Any, view: View) -> Content:
             **named("Copy the code"),
         ),
         html.H2("Everything that was chosen"),
-        grid(criteria_frame(chosen), "Everything that was chosen", name="chosen",
-             widths={"what": 240, "value": 120, "unit": 150}, sortable=False),
+        _everything(chosen),
     ]  # fmt: skip
     return Content(controls, body, defaults)
 
@@ -92,21 +91,26 @@ def _controls(view: View) -> list[Any]:
     ]  # fmt: skip
 
 
+def _everything(chosen: Choice) -> html.Div:
+    frame = criteria_frame(chosen)
+    frame["in brief"] = [
+        f"{what}: {value} {unit}".strip() + f" ({source})"
+        for what, value, unit, source in frame.itertuples(index=False)
+    ]
+    return grid(frame, "Everything that was chosen", name="chosen", sortable=False,
+                wrapped=("source",), brief="in brief")  # fmt: skip
+
+
 def _conditions(found: list[Criterion]) -> html.Div:
     head = ("condition", "this choice", "wanted", "holds", "source")
     rows = [
         html.Tr(
             [
                 html.Th(each.name, scope="row"),
-                html.Td(each.value),
-                html.Td(each.wanted),
-                html.Td(
-                    html.Span(
-                        "yes" if each.holds else "no",
-                        className=f"badge {'good' if each.holds else 'warning'}",
-                    )
-                ),
-                html.Td(each.source, className="quiet"),
+                labelled("this choice", each.value),
+                labelled("wanted", each.wanted),
+                labelled("holds", badge(*(("good", "yes") if each.holds else ("warning", "no")))),
+                labelled("source", each.source, className="quiet"),
             ]
         )
         for each in found
@@ -115,7 +119,7 @@ def _conditions(found: list[Criterion]) -> html.Div:
         [html.Thead(html.Tr([html.Th(name, scope="col") for name in head])), html.Tbody(rows)],
         className="runs",
     )
-    return html.Div(table, className="scroll", tabIndex="0", role="region", **named("Conditions"))
+    return html.Div(table, role="region", **named("Conditions"))
 
 
 def pieces(catalogue: Any, view: View) -> list[Piece]:

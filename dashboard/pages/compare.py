@@ -51,7 +51,7 @@ def render(run: Snapshot, view: View) -> Content:
         return Content(controls, [*moment.notes, waiting], defaults, shape)
     body: list[Any] = [*moment.notes]
     if not _others(view):
-        body.append(notice("Choose a run to compare with.", f"This run is a: {run.name}."))
+        body.append(notice("Choose a run to compare with.", f"This run, {run.name}, is called a."))
     for name in _others(view):
         try:
             other = run.sibling(name)
@@ -96,6 +96,7 @@ def _picker(names: list[str], chosen: list[str]) -> html.Div:
         searchable=True,
         size="sm",
         miw=240,
+        placeholder="" if chosen else "one or more runs",
         comboboxProps={"withinPortal": True},
         **named("compare with"),
     )

@@ -15,9 +15,10 @@ from ..view import View
 from ..words import measured, place
 from .content import CHECKING, Content
 
-COLUMNS = ("severity", "code", "layer", "t", "steps", "what", "measured", "± error", "bound",
-           "unit", "source")  # fmt: skip
-"""Columns of the table, in order."""
+BRIEF = "in brief"
+
+COLUMNS = ("severity", "code", "layer", "t", "steps", "what", "measured", "source", BRIEF)
+"""Columns of the table, in order; the last one is for narrow screens."""
 
 
 def ranked(run: Snapshot) -> list[Finding]:
@@ -29,7 +30,8 @@ def frame(found: list[Finding]) -> pd.DataFrame:
     """Return the findings as a table, a row each."""
     rows = [
         (f.severity, f.code, f.layer or "whole model", "all" if f.t is None else f.t,
-         f"{f.steps[0]} to {f.steps[1]}", f.text, f.measured, f.error, f.bound, f.unit, f.source)
+         f"{f.steps[0]} to {f.steps[1]}", f.text, measured(f), f.source,
+         f"{f.severity} {f.code}, {place(f)}: {f.text}")
         for f in found
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -44,16 +46,14 @@ def render(run: Snapshot, view: View) -> Content:
         return Content(body=[notice("The rules failed.", run.failure, kind="warning")])
     if not found:
         return Content(body=[notice("No finding.", "No rule of the catalogue fired on this run.")])
-    widths = {"severity": 100, "code": 70, "layer": 150, "t": 60, "steps": 110, "what": 520,
-              "measured": 110, "± error": 100, "bound": 90, "unit": 200, "source": 320}  # fmt: skip
     table = grid(
         frame(found),
         "Findings",
         name="findings",
-        widths=widths,
         height="560px" if len(found) > 12 else None,
         select=True,
-        wrapped=("what", "unit", "source"),
+        wrapped=("what", "measured", "source"),
+        brief=BRIEF,
     )
     first = "Choose a row (click, or arrow keys and space) to read it in full."
     return Content(

@@ -79,7 +79,6 @@ def pieces(run: Snapshot, view: View) -> list[Piece]:
             lambda: figures.layer_heatmap(run, view.metric, theme=view.theme, **moment.at),
             cells,
             "layer",
-            (("layer", 180),),
         ),
         Piece(
             "scalars",

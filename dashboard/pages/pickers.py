@@ -12,16 +12,25 @@ from ...data.runs import Run
 from ..components import named
 from ..figures_style import short
 
+LONGEST = 32
+"""Characters of a name in a field."""
+
+
+def _width(names: Sequence[str]) -> int:
+    """Return pixels in which the longest name is seen whole."""
+    return max(160, 8 * min(max(map(len, names), default=0), LONGEST) + 56)
+
 
 def layer_picker(run: Run, name: str) -> html.Div:
     """Return the choice of a layer; typing searches."""
     picker: Any = dmc.Select(
         id={"type": "set", "key": "layer"},
         value=name,
-        data=[{"value": layer.name, "label": short(layer.name, 40)} for layer in run.layers],
+        data=[{"value": layer.name, "label": short(layer.name, LONGEST)} for layer in run.layers],
         searchable=True,
         allowDeselect=False,
         size="sm",
+        w=_width([layer.name for layer in run.layers]),
         comboboxProps={"withinPortal": True},
         **named("layer"),
     )
@@ -36,7 +45,7 @@ def choice_picker(key: str, value: str, choices: Sequence[str], label: str) -> h
         data=[{"value": choice, "label": choice.replace("_", " ")} for choice in choices],
         allowDeselect=False,
         size="sm",
-        w=180,
+        w=_width(choices),
         comboboxProps={"withinPortal": True},
         **named(label),
     )

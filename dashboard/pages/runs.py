@@ -11,10 +11,10 @@ from dash import dcc, html
 
 from ...data.runs import RunError, open_run
 from ..catalogue import Catalogue
-from ..components import badge, named, notice
+from ..components import badge, labelled, named, notice
 from ..figures_style import number, palette, short
 from ..view import View
-from ..words import place, size, state
+from ..words import place, size, state, unread
 from .content import Content
 
 PATIENCE = 1.0
@@ -23,7 +23,17 @@ PATIENCE = 1.0
 _FIRST_RUN = """with spikescope.watch(model, {path!r}) as probe:
     ...  # your training loop; after each optimiser step: probe.step(loss=loss)"""
 
-_HEADERS = ("run", "state", "model", "data", "steps", "last loss", "loss", "worst finding", "size")
+_HEADERS = (
+    "run",
+    "state",
+    "model",
+    "data",
+    "steps",
+    "last loss",
+    "course",
+    "worst finding",
+    "size",
+)
 
 
 def render(catalogue: Catalogue, view: View) -> Content:
@@ -48,8 +58,6 @@ def render(catalogue: Catalogue, view: View) -> Content:
             html.P(f"under {catalogue.root}", className="quiet"),
             html.Div(
                 html.Table([head, html.Tbody(rows)], className="runs"),
-                className="scroll",
-                tabIndex="0",
                 role="region",
                 **named("Runs"),
             ),
@@ -73,6 +81,12 @@ def _row(catalogue: Catalogue, name: str, view: View, patient: bool) -> tuple[ht
         summary = catalogue.summary(name)
     except (RunError, OSError, KeyError) as error:
         return html.Tr([link, html.Td("unreadable"), html.Td(str(error), colSpan=7)]), True
+    if summary.problems:
+        torn = unread(summary.problems)
+        cells[0] = [
+            cells[0],
+            html.Div(torn, className="torn", title="\n".join(summary.problems)),
+        ]
     last, losses, gravest = summary.last_step, summary.losses, summary.worst
     whole = catalogue.known(name)
     found: Any = "none" if whole else "checking …"
@@ -89,7 +103,7 @@ def _row(catalogue: Catalogue, name: str, view: View, patient: bool) -> tuple[ht
 
 
 def _cells(link: html.Th, cells: list[Any]) -> html.Tr:
-    return html.Tr([link, *(html.Td(cell) for cell in cells)])
+    return html.Tr([link, *map(labelled, _HEADERS[1:], cells)])
 
 
 def _sparkline(values: np.ndarray, theme: str) -> Any:
