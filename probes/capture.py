@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..analysis.neuron import NeuronSpec, replay
 from ..analysis.surrogate import Surrogate
+from .modes import wide
 from .update_rule import Update, is_plain
 
 
@@ -111,7 +112,7 @@ def potential(
     if not is_plain(spec, current, spikes, start):
         return membrane(spec, current, spikes, start, filtered)[0]
     u = torch.empty_like(current, memory_format=torch.contiguous_format)
-    update = Update(spec)
+    update = Update(spec, u.dtype)
     if start.ndim == current.ndim:
         update.charge(start, current, u, torch.empty_like(u))
         return u
@@ -213,8 +214,8 @@ class LayerGradients:
     def part(self, rows: slice, samples: slice) -> Gradients:
         """Return the gradients of some timesteps and samples."""
         spec = self._cut_spec(rows, samples)
-        grad_s = self.grad_spikes[rows, samples]
-        handed = None if self.handed is None else self.handed[rows, samples]
+        grad_s = wide(self.grad_spikes[rows, samples])
+        handed = None if self.handed is None else wide(self.handed[rows, samples])
         total, carried = grad_s, None
         if spec.reset_gradient and spec.reset != "none":
             carried = self._carried(spec, rows, samples, handed)
@@ -298,10 +299,10 @@ class LayerGradients:
 
     def _at(self, rows: slice, samples: slice) -> Tensor:
         """Return dL/du from dL/dI: back through the gain and the synaptic filter."""
-        grad, decay, gain = self.like[rows, samples], self.spec.synapse_decay, self.spec.gain
+        grad, decay, gain = wide(self.like[rows, samples]), self.spec.synapse_decay, self.spec.gain
         if not (isinstance(decay, int | float) and decay == 0):
             if rows.stop < len(self.like):
-                last = self.like[rows.stop, samples]
+                last = wide(self.like[rows.stop, samples])
             else:
                 last = torch.zeros_like(grad[0]) if self.later is None else self.later[0][samples]
             grad = grad - self._cut(decay, rows, samples) * _ahead(grad, last)
@@ -314,7 +315,7 @@ class LayerGradients:
         """Return dL/du of the timestep behind the last one."""
         if self.later is not None:
             return self.later[1][samples]
-        return torch.zeros_like(self.like[0, samples])
+        return torch.zeros_like(wide(self.like[0, samples]))
 
     def _cut(self, value: Any, rows: slice, samples: slice) -> Any:
         """Return what a value that broadcasts over u is for a part of it."""

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import accumulators
+from . import accumulators, kernels
 from .adapters import Adapter, Call, SpikingLayer, State
 from .layer_sums import LayerSums, align
 from .levels import STANDARD, Level
-from .modes import Hook, Unscale, wide
+from .modes import Hook, Unscale, as_it_is, is_captured, wide
 from .recompute import Repeats, in_backward
 from .stretch import Gathered, Visit
+from .update_rule import Numbers
 
 Guard = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -66,6 +67,7 @@ class LayerHooks(LayerSums):
         self._entered: tuple[State, Tensor, Visit | None] | None = None
         self._half: list[Visit] = []  # dL/ds has arrived, dL/dI has not
         self._repeats = Repeats()
+        self._numbers = Numbers()
         self._could_learn = False
         self.reached = False
 
@@ -128,6 +130,9 @@ class LayerHooks(LayerSums):
         timed = self._floating(
             "input", self._adapter.time_first(module, current.detach()), torch.get_default_dtype()
         )
+        if is_captured(current):
+            self.notes.setdefault("captured", _CAPTURED)
+            return None
         if timed.numel() == 0:
             self.notes.setdefault("empty", _EMPTY.format(shape=tuple(current.shape)))
             return None
@@ -191,7 +196,7 @@ class LayerHooks(LayerSums):
         """Take a call into the statistics of the step, at once or with those that follow."""
         if not state.fresh and self._last is None:
             self.notes.setdefault("carried", _CARRIED)
-        spec = self._adapter.live_spec(module, self.layer)
+        spec = self._numbers.of(self._adapter.live_spec(module, self.layer))
         current = self._adapter.time_first(module, current)
         current = self._floating("input", current, torch.get_default_dtype())
         spikes = self._adapter.time_first(module, output)
@@ -211,14 +216,14 @@ class LayerHooks(LayerSums):
             or held.mode != mode
             or held.spec is not spec
             or held.surrogate is not surrogate
-            or not held.gathered.takes(current)
+            or not held.gathered.takes(current, state.late)
         ):
             self._close()
             held = self._begin(state.fresh, mode, spec, surrogate, spikes)
-            held.gathered = Gathered(current) if gather else None
+            held.gathered = Gathered(current, state.late) if gather else None
         self.sequences[-1] += len(current)
         if held.gathered is None:
-            self._sum_up(held, current, state.v, state.current)
+            self._sum_up(held, current, state.v, state.current, late=state.late)
             return Visit(held)
         self._open = held
         place = held.gathered.add(current, spikes, state.v)
@@ -245,11 +250,17 @@ class LayerHooks(LayerSums):
             if self._is_first_backward(call):
                 self.tiny = float(torch.finfo(gradient.dtype).tiny)
                 gradient = self._adapter.time_first(self.layer.module, gradient.detach())
-                act(call, self._unscale(wide(gradient)))
+                act(call, self._as_read(gradient))
 
         # Taken back with the others: a graph that outlives the step would keep what we know of it.
         handle = of.register_hook(self._guard(hook))  # type: ignore[no-untyped-call]
         self._handles.append(handle)
+
+    def _as_read(self, gradient: Tensor) -> Tensor:
+        """Return a gradient without loss scaling, in a dtype in which it can be summed up."""
+        if self._unscale is as_it_is and kernels.reads(gradient):
+            return gradient  # widened in registers: no pass of its own
+        return self._unscale(wide(gradient))
 
     def _is_first_backward(self, call: Visit) -> bool:
         now = torch._C._current_graph_task_id()
@@ -263,7 +274,7 @@ class LayerHooks(LayerSums):
         self.reached = True
         height = call.spec.spike_height
         if not (isinstance(height, int | float) and height == 1):
-            gradient = gradient * height
+            gradient = wide(gradient) * height
         call.grad_spikes = gradient
         self._half.append(call)
 
@@ -290,7 +301,8 @@ class LayerHooks(LayerSums):
             if call.place == 0:
                 # The timesteps before may need it before all of these have got theirs.
                 gain = stretch.spec.gain
-                stretch.first = gradient[0], gradient[0] if gain == 1 else gradient[0] / gain
+                first = wide(gradient[0])
+                stretch.first = first, first if gain == 1 else first / gain
         if held.complete:
             self._fold_gathered(stretch)
             if stretch in self._partial:
@@ -314,6 +326,9 @@ def resets_midway(layers: list[LayerHooks]) -> None:
 
 _NO_INPUT_GRADIENT = (
     "its input needs no gradient (nothing before it is trained): dL/du cannot be recorded"
+)
+_CAPTURED = (
+    "it was called while a CUDA graph was captured, which is run later without us: not recorded"
 )
 _EMPTY = "its input of shape {shape} holds nothing: the call is not recorded"
 _TIMESTEPS = "the number of timesteps changed from {a} to {b}; its rows are kept apart by t"

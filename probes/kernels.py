@@ -89,6 +89,11 @@ def handles(seen: Observed) -> bool:
     )
 
 
+def reads(tensor: Tensor) -> bool:
+    """Return whether the kernels read a tensor as it is, also where its dtype is narrow."""
+    return _suits(tensor)
+
+
 def handles_gradients(gradients: Gradients | LayerGradients) -> bool:
     """Return whether the kernels are made for a backward pass."""
     if not isinstance(gradients, LayerGradients) or not _suits(gradients.like):

@@ -127,6 +127,11 @@ def eager() -> Iterator[None]:
 Unscale = Callable[[Tensor], Tensor]
 
 
+def as_it_is(gradient: Tensor) -> Tensor:
+    """Return a gradient whose loss nobody has scaled."""
+    return gradient
+
+
 def unscale_by(scaler: Any) -> Unscale:
     """Return a function that takes the factor of a scaled loss out of a gradient.
 
@@ -145,7 +150,7 @@ def unscale_by(scaler: Any) -> Unscale:
         tensor([0.5000])
     """
     if scaler is None:
-        return lambda gradient: gradient
+        return as_it_is
     if not isinstance(scaler, torch.amp.GradScaler):
         raise ValueError(f"scaler={scaler!r} is not possible: give a torch.amp.GradScaler, or None")
 
@@ -157,6 +162,11 @@ def unscale_by(scaler: Any) -> Unscale:
         return unscaled
 
     return unscale
+
+
+def is_captured(tensor: Tensor) -> bool:
+    """Return whether work on a tensor is only noted down now, for a CUDA graph that runs later."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def wide(tensor: Tensor) -> Tensor:

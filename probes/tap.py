@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .levels import STANDARD, Level
-from .modes import Hook, Unscale, wide
+from .modes import Hook, Unscale, is_captured, wide
 from .recompute import Repeats, in_backward
 from .stream import ROUNDING, Moment, Stream
 from .tap_function import Listener, listen, unlisten
@@ -163,8 +163,8 @@ class Tap:
 
     def _hear(self, node: Any, inputs: tuple[Any, ...], output: Any) -> None:
         argument = argument_of(inputs, output)
-        if argument is None or output.numel() == 0:
-            return
+        if argument is None or output.numel() == 0 or is_captured(output):
+            return  # what a graph captures must not wait for the device, and runs without us
         work = at_work(self._names)
         if any(entry.module in self._replayed for entry in work):
             return

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .hooks import Guard
-from .modes import Hook
+from .modes import Hook, is_captured
 from .recompute import in_backward
 from .vitals_types import Key
 
@@ -60,6 +60,8 @@ class NormVitals:
         if in_backward() or not torch.is_grad_enabled() or not args:
             return
         values = args[0].detach()
+        if is_captured(values):
+            return
         calls = self._calls.setdefault(module, [])
         if values.ndim < 2 or values.numel() == 0 or len(calls) >= MOST_CALLS:
             return

@@ -79,7 +79,7 @@ def forward(
 ) -> tuple[Any, Tensor]:
     known: dict[str, Any] = {"scale": 1.0, "surrogate": ARCTAN, "fired_before": None, "t": 1}
     with Only(name):
-        block, u, _ = accumulators.forward_pass(
+        block, u, *_ = accumulators.forward_pass(
             spec, values["current"], values["spikes"], values["start"], **known | more
         )
     return block, u
@@ -484,6 +484,23 @@ def test_a_gradient_that_is_not_finite_is_counted_apart() -> None:
     assert agree(gradients)["grad_samples"].tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("dtype", NARROW)
+def test_narrow_gradients_are_widened_where_they_are_read(kind: str, dtype: str) -> None:
+    narrow, wide = inside(kind, handed="own"), inside(kind, handed="own")
+    for name in ("like", "grad_spikes", "handed"):
+        rounded = getattr(wide, name).to(NARROW[dtype])
+        setattr(narrow, name, rounded)
+        setattr(wide, name, rounded.float())
+    assert kernels.handles_gradients(narrow)
+    block = agree(narrow)
+    with Only("kernel"):
+        want = accumulators.backward_block(wide)
+    assert all(torch.equal(block[name], want[name]) for name in want)
+    assert narrow.at_first().dtype == torch.float32
+    assert torch.equal(narrow.at_first(), wide.at_first())
+
+
 # ---- the table of routes, and the recorder on this one
 
 
@@ -510,6 +527,39 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         low = self.low(self.first(x) * 4)
         return self.readout(self.high(self.second(low) * 20))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_narrow_gradient_arrives_as_it_is(
+    scaled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0) if scaled else None
+    x = 2 * torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(1))
+    dtypes, tables = [], []
+    real = kernels.backward
+    kernel = accumulators.ROUTES[0]
+    watching = accumulators.Route(
+        *("kernel", kernels.handles, kernels.forward, kernels.handles_gradients),
+        lambda given: (dtypes.append((given.like.dtype, given.grad_spikes.dtype)), real(given))[1],
+        replays=True,
+    )
+    for name, routes in (("kernel", (watching,)), ("torch", ())):
+        assert kernel.name == "kernel"
+        if name == "torch":
+            monkeypatch.setattr(kernels, "DEVICES", set())
+        monkeypatch.setattr(accumulators, "ROUTES", (*routes, accumulators.ROUTES[-1]))
+        net = seeded(Net)
+        with spikescope.watch(net, tmp_path / name, every=1, scaler=scaler) as probe:
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = (net(x) ** 2).sum()
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            probe.step()
+        tables.append(spikescope.open_run(tmp_path / name).table())
+    # A scaled one is widened first: the factor may take it out of a narrow range.
+    assert dtypes == [(torch.float32 if scaled else torch.bfloat16,) * 2] * 2
+    for column in ("grad_u_rms", "grad_s_rms", "grad_s_total_rms"):
+        np.testing.assert_allclose(tables[0][column], tables[1][column], rtol=1e-5)
+        assert (tables[0][column] > 0).all()
 
 
 @pytest.mark.parametrize("collect", ["economy", "full"])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import spikescope
-from spikescope.probes import modes
+from spikescope.probes import hooks, modes, tap, vitals_norms
 from spikescope.probes import recorder as recorder_module
 from spikescope.probes.adapters import SpikescopeAdapter
 from spikescope.probes.lif import LIF, reset_state
@@ -749,3 +749,37 @@ def test_probes_that_end_in_any_order_leave_the_compiler_as_it_was(
     assert stance() == "force_eager"  # the other one still records
     leaving[1].__exit__(None, None, None)
     assert stance() == before
+
+
+def test_calls_that_a_graph_captures_are_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is captured runs later and without us: its tensors hold nothing yet.
+    capturing = [True]
+    for module in (hooks, tap, vitals_norms):
+        monkeypatch.setattr(module, "is_captured", lambda tensor: capturing[0])
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), Steps(), nn.Linear(3, 2))
+    with (
+        pytest.warns(spikescope.SpikescopeWarning, match=r"CUDA graph|no spiking layer") as told,
+        spikescope.watch(model, tmp_path / "run", every=1) as probe,
+    ):
+        for _ in range(2):
+            model(torch.ones(5, 4)).sum().backward()
+            probe.step()
+            capturing[0] = False
+        assert probe.active
+    assert any("CUDA graph" in str(entry.message) for entry in told)
+    run = spikescope.open_run(tmp_path / "run")
+    assert set(run.table()["step"]) == {1}
+    assert set(run.vitals().query("name == '1'")["step"]) == {1}
+
+
+class Steps(nn.Module):
+    """Shows a layer a sequence of one timestep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = LIF()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.unsqueeze(0)).squeeze(0)
