@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from launching import torchrun
 from modes_network import LAYERS, Inside, Net, assert_recorded, loss_of
 from reference_network import seeded
 
@@ -66,17 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "training.py").write_text(TRAINING)
     for rank in range(RANKS):
         torch.save(batch(rank), path / f"x{rank}.pt")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1"]
-    command += [f"--nproc-per-node={RANKS}", "--local-addr=127.0.0.1"]
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(path / "training.py"), str(path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = torchrun(path / "training.py", RANKS, str(path))
     assert done.returncode == 0, done.stderr
     assert "SpikescopeWarning" not in done.stderr
     return path

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from launching import torchrun
 from loop_cases import CASES, SAMPLES, attach, batches, build, optimiser, train
 from torch import Tensor
 
@@ -65,16 +62,7 @@ def train_one(
 def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "training.py").write_text(TRAINING)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1"]
-    command += [f"--nproc-per-node={RANKS}", "--local-addr=127.0.0.1"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(folder / "training.py"), str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = torchrun(folder / "training.py", RANKS, str(folder))
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"end{rank}.pt") for rank in range(RANKS)]
 

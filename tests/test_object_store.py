@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import test_ranks as ranks
 import torch
+from launching import Family
 from torch import nn
 
 import spikescope
@@ -77,13 +78,14 @@ def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
 
 
 def test_several_ranks_write_to_a_bucket(bucket: str, tmp_path: Path) -> None:
-    done = ranks.train(tmp_path, 1, "alone")
-    assert done.returncode == 0, done.stderr
-    alone = spikescope.open_run(tmp_path / "run")
-    for first in (0, 4):
-        done = ranks.train(tmp_path, 2, "ddp", first=first, runs=f"{bucket}/ranks")
+    with Family("s3fs", "boto3") as family:
+        done = ranks.train(family, tmp_path, 1, "alone")
         assert done.returncode == 0, done.stderr
-        assert "SpikescopeWarning" not in done.stderr
+        alone = spikescope.open_run(tmp_path / "run")
+        for first in (0, 4):
+            done = ranks.train(family, tmp_path, 2, "ddp", first=first, runs=f"{bucket}/ranks")
+            assert done.returncode == 0, done.stderr
+            assert "SpikescopeWarning" not in done.stderr
         run = spikescope.open_run(f"{bucket}/ranks/run")
         ranks.assert_same(run, alone)
         assert run.state == "finished"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from launching import Family, torchrun
 from torch import nn
 
 import spikescope
@@ -20,16 +20,20 @@ from spikescope.data.schema import COLUMNS
 from spikescope.probes import ranks
 from spikescope.probes.modes import plain_modules
 
+Launch = Callable[..., "subprocess.CompletedProcess[str]"]
+
 # Trains on a share of one global batch, under a wrapper; the last rank may die half-way, or the
 # first steps are of an earlier sitting.
 TRAINING = """
-import os, signal, sys
+import os, pathlib, signal, sys, time
 import torch
 import spikescope
+from spikescope.data.parts import part_paths, read_part
 from spikescope.probes.lif import LIF
 from torch import nn
 
 folder, wrapper, dies, first = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+run = pathlib.Path(folder) / "run"
 torch.set_num_threads(1)
 rank, world = 0, 1
 if wrapper != "alone":
@@ -54,6 +58,10 @@ def one_step(step):
     optimizer.step()
     return loss
 
+def flushed(share):
+    parts = [read_part(path, ["step"])["step"] for path in part_paths(share, "records")]
+    return {step for part in parts for step in part.to_pylist()}
+
 for step in range(first):
     one_step(step)
 resume = first or False
@@ -63,8 +71,8 @@ with spikescope.watch(
     for step in range(first, 6):
         probe.step(loss=one_step(step))
         if dies and rank == world - 1 and step == 4:
-            import time
-            time.sleep(4.0)  # what was recorded before has been flushed
+            while not all(flushed(share) >= {0, 2} for share in (run, run / "ranks" / "0001")):
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
     assert probe.active
 if wrapper != "alone":
@@ -73,11 +81,18 @@ if wrapper != "alone":
 
 
 def train(
-    folder: Path, world: int, wrapper: str, dies: int = 0, first: int = 0, runs: str = ""
+    launch: Launch,
+    folder: Path,
+    world: int,
+    wrapper: str,
+    dies: int = 0,
+    first: int = 0,
+    runs: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Train in several processes.
 
     Args:
+        launch: starts them.
         folder: where the script lies.
         world: number of processes.
         wrapper: ``"alone"``, ``"ddp"`` or ``"fsdp"``.
@@ -87,23 +102,19 @@ def train(
     """
     script = folder / "training.py"
     script.write_text(TRAINING)
-    command = [sys.executable]
-    if world > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nnodes=1"]
-        command += [f"--nproc-per-node={world}", "--local-addr=127.0.0.1"]
-    return subprocess.run(
-        [*command, str(script), runs or str(folder), wrapper, str(dies), str(first)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    return launch(script, world, runs or str(folder), wrapper, str(dies), str(first))
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def family() -> Iterator[Family]:
+    with Family() as family:
+        yield family
+
+
+@pytest.fixture(scope="module")
+def alone(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("alone")
-    done = train(folder, 1, "alone")
+    done = train(family, folder, 1, "alone")
     assert done.returncode == 0, done.stderr
     return spikescope.open_run(folder / "run")
 
@@ -135,9 +146,11 @@ def assert_same(run: Any, alone: Any) -> None:
 
 @pytest.mark.parametrize(("world", "wrapper"), [(2, "ddp"), (4, "ddp"), (2, "fsdp")])
 def test_ranks_together_record_what_one_process_records(
-    world: int, wrapper: str, alone: Any, tmp_path: Path
+    world: int, wrapper: str, alone: Any, family: Family, tmp_path: Path
 ) -> None:
-    done = train(tmp_path, world, wrapper)
+    # One of them as it is done: torchrun. It loads torch anew for each process, and once more.
+    launch = torchrun if (world, wrapper) == (2, "ddp") else family
+    done = train(launch, tmp_path, world, wrapper)
     assert done.returncode == 0, done.stderr
     assert "SpikescopeWarning" not in done.stderr
     run = spikescope.open_run(tmp_path / "run")
@@ -154,11 +167,13 @@ def test_ranks_together_record_what_one_process_records(
         assert_same(spikescope.open_run(tmp_path / "run"), alone)
 
 
-def test_ranks_write_to_another_filesystem_and_go_on_there(alone: Any, tmp_path: Path) -> None:
+def test_ranks_write_to_another_filesystem_and_go_on_there(
+    alone: Any, family: Family, tmp_path: Path
+) -> None:
     (tmp_path / "store").mkdir()
     address = f"file://{tmp_path}/store"
     for first in (0, 4):
-        done = train(tmp_path, 2, "ddp", first=first, runs=address)
+        done = train(family, tmp_path, 2, "ddp", first=first, runs=address)
         assert done.returncode == 0, done.stderr
         assert "SpikescopeWarning" not in done.stderr
         assert_same(spikescope.open_run(f"{address}/run"), alone)
@@ -174,7 +189,7 @@ def test_ranks_write_to_another_filesystem_and_go_on_there(alone: Any, tmp_path:
 
 
 def test_a_rank_that_dies_loses_what_it_had_not_flushed(alone: Any, tmp_path: Path) -> None:
-    done = train(tmp_path, 2, "ddp", dies=1)
+    done = train(torchrun, tmp_path, 2, "ddp", dies=1)
     assert done.returncode != 0
     run = spikescope.open_run(tmp_path / "run")
     assert run.state == "broken off"
