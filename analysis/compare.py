@@ -85,11 +85,13 @@ def compare(
             found = [[run[name] for run in group] for group in curves]
             tables.append(_meet(found, groups, levels, paired, notes))
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    torn = _torn(groups)
     if not len(table):
         raise ValueError(
             f"{_names(groups[0])} and {_names(groups[1])} have no {by} with a layer or scalar in "
-            "common: nothing can be compared"
+            f"common: nothing can be compared{''.join(f'; {text}' for text in torn)}"
         )
+    notes += torn
     table["q"] = adjusted(table["p"].to_numpy())
     table["significant"] = (table["q"] <= level).to_numpy(dtype=bool)
     front = [name for name in (by, "step_a", "step_b") if name in table]
@@ -124,6 +126,17 @@ def _open(side: Side, name: str) -> list[Run]:
             raise ValueError(f"{name} holds {str(run.path)!r} twice: each run counts once")
         seen.add(run.path.resolve())
     return runs
+
+
+def _torn(groups: tuple[list[Run], list[Run]]) -> list[str]:
+    """Say of each run how much of what was asked for could not be read."""
+    bad = [(run, run.problems) for group in groups for run in group]
+    return [
+        f"{str(run.path)!r} lacks what it holds in {len(problems)} "
+        f"{'parts' if len(problems) > 1 else 'part'} that cannot be read ({problems[0]})"
+        for run, problems in bad
+        if problems
+    ]
 
 
 def _pair(groups: tuple[list[Run], list[Run]]) -> bool:
@@ -213,6 +226,11 @@ def _levels(groups: tuple[list[Run], list[Run]]) -> NDArray[Any]:
         recorded = run.table(["rate"])["step"].unique()
         lowest = losses.cummin()
         best.append(lowest.reindex(recorded, method="ffill").dropna().to_numpy(dtype=float))
+        if not len(best[-1]):
+            raise ValueError(
+                f"{str(run.path)!r} has no record with a loss: compare it by='step'"
+                + "".join(f"; {text}" for text in _torn(([run], [])))
+            )
     high, low = min(map(np.max, best)), max(map(np.min, best))
     fewest = min(best, key=len)
     levels = np.unique(fewest[(fewest <= high) & (fewest >= low)])[::-1]

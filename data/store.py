@@ -160,6 +160,8 @@ def _taken_over(path: Path, resume: bool | int, shown: str) -> tuple[dict[str, A
     step = next_step(path, resume)
     (path / END).unlink(missing_ok=True)
     for folder in rank_folders(path):
+        for half in folder.glob(".*.tmp"):  # a kill left it, and it counts against a bound
+            half.unlink(missing_ok=True)
         drop_from(folder, step)
     for claim in claims:
         claim.unlink(missing_ok=True)
@@ -220,6 +222,11 @@ def next_step(path: str | Path, resume: bool | int) -> int:
 
 def _header(path: Path) -> dict[str, Any]:
     header = _json(path / HEADER)
+    if not header:
+        raise ValueError(
+            f"{str(path)!r} is damaged: its {HEADER} cannot be read, so that it cannot be resumed: "
+            "take another folder"
+        )
     if header.get("format") != FORMAT_VERSION:
         raise ValueError(
             f"{str(path)!r} has format {header.get('format')!r} and this spikescope writes "

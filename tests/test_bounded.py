@@ -269,6 +269,27 @@ def test_what_a_checkpoint_does_not_know_is_superseded(tmp_path: Path) -> None:
     assert run.problems == []
 
 
+def test_what_a_kill_left_half_written_goes_when_the_run_goes_on(tmp_path: Path) -> None:
+    store = filled(tmp_path / "run", 2)
+    share = store.path / "ranks" / "0001"
+    share.mkdir(parents=True)
+    for folder in (store.path, share):
+        (folder / ".records-00000003.parquet.99.tmp").write_bytes(b"half")
+    store.end("finished", steps=2)
+    RunStore(tmp_path / "run", header(["a"]), resume=True).end("finished", steps=2)
+    assert not list(store.path.rglob("*.tmp"))
+    assert open_run(store.path).table()["step"].nunique() == 2
+
+
+def test_a_run_without_a_header_is_not_gone_on_with(tmp_path: Path) -> None:
+    store = filled(tmp_path / "run", 2)
+    store.end("finished", steps=2)
+    (store.path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"is damaged: its run\.json cannot be read"):
+        RunStore(tmp_path / "run", header(["a"]), resume=True)
+    assert (store.path / "end.json").exists()
+
+
 def test_without_resume_a_new_folder_is_taken(tmp_path: Path) -> None:
     watched(tmp_path / "run", 3)
     with pytest.warns(spikescope.SpikescopeWarning, match="exists and is kept"):

@@ -330,6 +330,23 @@ def test_bad_settings_are_one_line(settings: dict[str, Any], said: str, tmp_path
     assert "\n" not in str(caught.value)
 
 
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    a, b = (record(tmp_path / name, steps=range(4)) for name in "ab")
+    whole = compare(a, b)
+    assert not any("cannot be read" in note for note in whole.attrs["notes"])
+    for part in Path(b).glob("records-*.parquet"):
+        part.write_bytes(part.read_bytes()[:-100])
+    table = compare(a, b)  # by the loss alone
+    assert len(table) < len(whole)
+    assert any("cannot be read (records-" in note for note in table.attrs["notes"])
+    with pytest.raises(ValueError, match=r"no record with a loss: .*cannot be read"):
+        compare(a, b, by="loss")
+    for part in Path(b).glob("scalars-*.parquet"):
+        part.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"can be compared; '.*b' lacks .* in 8 parts that"):
+        compare(a, b)
+
+
 def test_bad_runs_are_one_line(tmp_path: Path) -> None:
     a = record(tmp_path / "a", steps=range(2))
     with pytest.raises(ValueError, match=r"holds '.*a' twice"):
