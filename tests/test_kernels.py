@@ -25,6 +25,7 @@ from spikescope.probes.observed import Dynamics, Observed
 
 HERE = Path(__file__).parent
 ARCTAN = Surrogate("arctan", peak=1.5, width=0.4)
+PARTS = ("forward", "backward", "recording")
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_the_kernels_say_in_the_interpreter_what_the_definition_says() -> None:
     done = subprocess.run(
         [
             sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider",
-            str(HERE / "kernels_interpreted.py"),
+            *(str(HERE / f"interpreted_{part}.py") for part in PARTS),
         ],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         cwd=HERE.parent,
