@@ -41,6 +41,8 @@ def number(name: str, value: Any, low: float, high: float, wanted: str) -> Any:
         ...
         ValueError: decay=1.5 is not possible: it must be between 0 and 1
     """
+    if type(value) is float and low <= value <= high:  # it is what most are, and asked often
+        return value
     if not is_number(value) and hasattr(value, "new_empty"):
         return value
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from .capture import Gradients, LayerGradients
 from .kernels import take_note
 from .modes import wide
 from .observed import ROUNDING_ULPS, Dynamics, Observed
+from .past import Past
+from .update_rule import settled
 
 __all__ = [
     "ROUNDING_ULPS",
@@ -59,6 +62,23 @@ class Route:
     replays: bool = False
 
 
+class Summary(NamedTuple):
+    """What is left of a forward pass.
+
+    Args:
+        block: the forward columns of :func:`forward_block`.
+        u: pre-reset potential in at least float32, ``[T, N, ...]``, of all samples or of those
+            needed; None where it was not kept.
+        spikes: the spikes, ``[T, N, ...]``, likewise.
+        units: spikes of each unit, ``[...]``; None where nobody counted them along.
+    """
+
+    block: Block
+    u: Tensor | None
+    spikes: Tensor
+    units: Tensor | None
+
+
 def forward_pass(
     spec: NeuronSpec,
     current: Tensor,
@@ -73,7 +93,9 @@ def forward_pass(
     histogram: bool = True,
     keep_u: bool = True,
     keep_samples: int | None = None,
-) -> tuple[Block, Tensor | None, Tensor]:
+    late: bool = False,
+    past: Past | None = None,
+) -> Summary:
     """Replay one forward pass of a layer, and summarise it.
 
     Args:
@@ -90,20 +112,27 @@ def forward_pass(
         histogram: whether to count the density, too.
         keep_u: whether u is needed afterwards.
         keep_samples: of how many samples, the first ones, u is needed; None for all.
+        late: whether ``start`` is before the reset that the spikes of its own imply.
+        past: in place of ``fired_before``, of a pass of one timestep: what its sequence has done so
+            far, which this timestep is taken into.
 
     Returns:
-        The forward columns of :func:`forward_block`; the pre-reset potential in at least float32
-        (of all samples or of those needed; None where it was not kept) and the spikes,
-        ``[T, N, ...]``.
+        The columns, and what else is needed afterwards.
 
     Example:
         >>> current, spikes = torch.tensor([[0.6], [0.8]]), torch.tensor([[0.0], [1.0]])
-        >>> block, u, _ = forward_pass(
+        >>> block, u, *_ = forward_pass(
         ...     NeuronSpec(decay=0.5), current, spikes, torch.zeros(1), scale=1.0, surrogate=None,
         ...     fired_before=None, t=1)
         >>> block["mismatch"].tolist(), [round(value, 6) for value in u.flatten().tolist()]
         ([0, 0], [0.6, 1.1])
     """
+    if late and current.device.type != "cpu":
+        start, late = settled(spec, start), False
+    if past is not None and not accumulators_cpu.suits(spikes):
+        fired_before = past.counts()
+        past.take(wide(spikes))
+        past = None
     seen = Observed(
         None,
         None,
@@ -120,12 +149,19 @@ def forward_pass(
         Dynamics(spec, start),
         keep_u,
         keep_samples,
+        past,
+        late,
     )
     for route in ROUTES:
         if route.replays and route.handles(seen):
             block = route.forward(seen)
             if block is not None:
-                return block, seen.u, spikes
+                return Summary(block, seen.u, spikes, seen.units)
+    if late:
+        start = settled(spec, start)
+    if past is not None:
+        fired_before = past.counts()
+        past.take(wide(spikes))
     # The replay rounds as the layer does, in its dtype; sums over it need a wider one.
     implied: Tensor | None = None
     if wide(current) is current:
@@ -149,7 +185,7 @@ def forward_pass(
         fires_at_threshold=spec.fires_at_threshold,
         histogram=histogram,
     )
-    return block, u, spikes
+    return Summary(block, u, spikes, None)
 
 
 def forward_block(

@@ -9,6 +9,7 @@ whose squares leave float32) is left to the general route.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from .observed import Dynamics, Observed
 from .sums_cpu import Sums, Units, Unusual
 from .update_rule import Update, is_plain
 
-PIECE = 1 << 17
+PIECE = 1 << 16
 """Elements per piece and thread: a compromise of what fits a cache and what a call costs."""
 
 
@@ -45,7 +46,7 @@ class _Source:
     """Where the potential comes from: it is there."""
 
     def __init__(self, u: list[tuple[Tensor, ...]], threshold: float) -> None:
-        self._u, self._threshold = u, threshold
+        self._u, self._threshold = u, u[0][0].new_tensor(threshold)
 
     def put(self, row: int, share: int, z: Tensor, space: Tensor) -> None:
         """Put u - threshold of a piece into z."""
@@ -62,9 +63,17 @@ class _Replayed:
         spikes: list[tuple[Tensor, ...]],
         sizes: tuple[int, int],
         each: bool,
+        late: bool,
     ) -> None:
-        self._update, self._threshold = Update(dynamics.spec), dynamics.spec.threshold
+        spec, like = dynamics.spec, spikes[0][0]
+        self._update = Update(spec, like.dtype)
+        self._threshold = like.new_tensor(spec.threshold)
         self._current, self._spikes = current, spikes
+        self._late: Update | None = None
+        if late and spec.reset != "none":
+            self._late = Update(replace(spec, delayed_reset=True), like.dtype)
+            self._fires = torch.ge if spec.fires_at_threshold else torch.gt
+            self._settled = torch.empty_like(like) if each else torch.empty_like(like[:1])
         start = dynamics.start
         self._apart = each  # each timestep has a start of its own
         self._start = cut(start if self._apart else start.unsqueeze(0), sizes)
@@ -79,11 +88,11 @@ class _Replayed:
         """Put u - threshold of a piece into z."""
         given, seen = self._current[row][share], self._spikes[row][share]
         if self._apart:
-            self._update.charge(self._start[row][share], given, z, space)
+            self._update.charge(self._begin(row, share, space), given, z, space)
         else:
             v = self._v
             if row == 0 or v is None:
-                v = self._start[0][share]
+                v = self._begin(0, share, space[:1])
                 self._v = torch.empty_like(z[:1])
             room = self._v
             assert room is not None
@@ -100,6 +109,15 @@ class _Replayed:
             kept = self._kept[row][share]
             kept.copy_(z[:, : kept.shape[1]])
         z.sub_(self._threshold)
+
+    def _begin(self, row: int, share: int, space: Tensor) -> Tensor:
+        """Return the potential that a piece begins with, after the reset."""
+        start = self._start[row][share]
+        if self._late is None:
+            return start
+        fired = self._fires(start, self._threshold, out=space)
+        room = self._settled.view(-1)[: start.numel()].view(start.shape)
+        return self._late.release(start, fired, room)
 
 
 def handles(seen: Observed) -> bool:
@@ -139,7 +157,7 @@ def forward(seen: Observed) -> Block | None:
     like = seen.spikes
     timesteps, samples, *shape = like.shape
     units = math.prod(shape)
-    if units >= 2**24:
+    if units >= 2**24 or timesteps * samples >= 2**24:
         return None
     sizes = pieces(timesteps, samples, units)
     spikes = cut(like, sizes)
@@ -150,7 +168,7 @@ def forward(seen: Observed) -> Block | None:
         source = _Source(cut(seen.u, sizes), float(seen.threshold))
     else:
         assert current is not None
-        source = _Replayed(seen.dynamics, current, spikes, sizes, seen.apart)
+        source = _Replayed(seen.dynamics, current, spikes, sizes, seen.apart, seen.late)
         if seen.keep_u:
             kept = samples if seen.keep_samples is None else min(seen.keep_samples, samples)
             seen.u = like.new_empty(timesteps, kept, *shape)
@@ -161,6 +179,7 @@ def forward(seen: Observed) -> Block | None:
     except Unusual:
         seen.u = None if seen.dynamics is not None else seen.u
         return None
+    seen.units = sums.fired.round().long().view(shape)
     return sums.block()
 
 
@@ -173,12 +192,10 @@ def _go_through(
     sizes: tuple[int, int],
 ) -> None:
     implied = None if seen.implied is None else cut(seen.implied, sizes)
-    fired = None
-    if seen.fired_before is not None:
-        fired = torch.split(seen.fired_before.flatten(1), sizes[1])
+    whose = _Whose(seen, sizes[1])
     rooms = seen.spikes.new_empty(2, spikes[0][0].numel())
     for share, like in enumerate(spikes[0]):
-        past = Units(None if fired is None else fired[share], like[0], seen.t)
+        units = whose.units(share)
         samples = slice(share * sizes[1], share * sizes[1] + like.shape[1])
         z, space = (room[: like.numel()].view(like.shape) for room in rooms)
         for row, observed in enumerate(piece[share] for piece in spikes):
@@ -186,7 +203,7 @@ def _go_through(
             if len(observed) < len(z):  # the last piece is shorter
                 z, space = z[: len(observed)], space[: len(observed)]
             source.put(row, share, z, space)
-            sums.follow(t, observed, past)
+            sums.follow(t, observed, units)
             sums.add(
                 (slice(t, t + len(observed)), samples),
                 z,
@@ -195,3 +212,34 @@ def _go_through(
                 None if current is None else current[row][share],
                 space,
             )
+    whose.end(sums)
+
+
+class _Whose:
+    """The units of a layer, share by share of its samples."""
+
+    def __init__(self, seen: Observed, share: int) -> None:
+        self._past, self._t, self._like = seen.past, seen.t, seen.spikes
+        kept: list[Tensor] = []
+        if seen.past is not None:
+            kept = [seen.past.ever] + ([] if seen.past.always is None else [seen.past.always])
+        elif seen.fired_before is not None and seen.t > 1:
+            kept = [seen.fired_before]
+        self._parts = [torch.split(part.flatten(1), share) for part in kept]
+
+    def units(self, share: int) -> Units:
+        """Return what the units of a share have done so far."""
+        parts = [part[share] for part in self._parts]
+        if self._past is not None:
+            return Units(*parts, begun=self._past.t > 0)
+        if not parts:
+            return Units()
+        kinds = parts[0] > 0, parts[0] == self._t - 1
+        return Units(*(kind.to(self._like.dtype) for kind in kinds), begun=True)
+
+    def end(self, sums: Sums) -> None:
+        """Note what was followed in place."""
+        if self._past is not None:
+            self._past.t += 1
+            if sums.saturated[-1] == 0:  # nobody comes back
+                self._past.always = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,9 @@ _LANES = 4
 """Histograms per timestep: neighbours that count into one bin would wait for each other."""
 
 _HALF = DENSITY_BINS // 2
+
+_PLACES = (torch.arange(256) % _LANES * DENSITY_BINS + _HALF).short()
+"""What brings bins from -128 to 127 to their places, neighbour by neighbour."""
 
 
 class Densities:
@@ -41,7 +43,7 @@ class Densities:
         self._counts = np.zeros((timesteps, DENSITY_BINS), dtype=np.int64)
         self._exponents = [0] * timesteps
         self._places = torch.empty(0, dtype=torch.int16)
-        self._offsets = self._places
+        self._finest: Tensor | None = None
 
     def add(self, t: int, z: Tensor, reach: list[float], space: Tensor) -> None:
         """Count a piece.
@@ -60,13 +62,15 @@ class Densities:
             for before, size in zip(self._exponents[t : t + len(z)], reach, strict=True)
         ]
         finest = [math.ldexp(1.0 / DENSITY_WIDTH, -exponent) for exponent in exponents]
-        factor: Any = finest[0]
-        if min(finest) < max(finest):
-            factor = torch.tensor(finest, dtype=z.dtype)[:, None, None]
         scaled = z if self._scale == 1 else torch.div(z, self._scale, out=space)
-        if min(finest) >= 1:
-            bins = torch.mul(scaled, factor, out=space).floor_()
+        if max(exponents) == 0:
+            if self._finest is None:
+                self._finest = z.new_tensor(1.0 / DENSITY_WIDTH)
+            bins = torch.mul(scaled, self._finest, out=space).floor_()
+        elif min(finest) >= 1:
+            bins = torch.mul(scaled, z.new_tensor(finest)[:, None, None], out=space).floor_()
         else:
+            factor = z.new_tensor(finest)[:, None, None]
             # What the factor takes below the smallest number stays on its side of the threshold.
             side = torch.floor(scaled).clamp_(min=-1)
             bins = torch.mul(scaled, factor, out=space).floor_()
@@ -75,10 +79,14 @@ class Densities:
 
     def _count(self, t: int, bins: Tensor, exponents: list[int]) -> None:
         size = bins.numel()
-        if self._offsets.numel() < size:  # the first piece is the largest
-            self._places = torch.empty(size, dtype=torch.int16)
-            self._offsets = _offsets(len(bins), size // len(bins))
-        places = self._places[:size].copy_(bins.view(-1)).add_(self._offsets[:size])
+        whole = -(-size // len(_PLACES)) * len(_PLACES)
+        if self._places.numel() < whole:  # the first piece is the largest
+            self._places = torch.empty(whole, dtype=torch.int16)
+        places = self._places[:size].copy_(bins.view(-1))
+        if len(bins) > 1:
+            rows = torch.arange(len(bins), dtype=torch.int16) * (_LANES * DENSITY_BINS)
+            places.view(len(bins), -1).add_(rows[:, None])
+        self._places[:whole].view(-1, len(_PLACES)).add_(_PLACES)
         counted = torch.bincount(places, minlength=len(bins) * _LANES * DENSITY_BINS)
         for k, exponent in enumerate(exponents):
             if exponent > self._exponents[t + k]:  # the narrower of the two ranges gives way
@@ -95,10 +103,3 @@ class Densities:
             "density": torch.from_numpy(self._counts),
             "density_exponent": torch.tensor(self._exponents),
         }
-
-
-def _offsets(timesteps: int, size: int) -> Tensor:
-    """Return what brings a bin from -128 to 127 to its place in the histogram of its row."""
-    lanes = (torch.arange(size) % _LANES * DENSITY_BINS + _HALF).short()
-    rows = torch.arange(timesteps, dtype=torch.int16) * (_LANES * DENSITY_BINS)
-    return (rows[:, None] + lanes).view(-1)

@@ -10,7 +10,8 @@ from torch import Tensor
 from .accumulators_cpu import pieces
 from .accumulators_merge import Block
 from .capture import Gradients, LayerGradients
-from .sums_cpu import over_samples, squares
+from .slopes_cpu import squares
+from .sums_cpu import over_samples
 
 
 class _Gradient:

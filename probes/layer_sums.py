@@ -16,6 +16,7 @@ from .figures import products, some
 from .fine import joint_counts, unit_spikes
 from .levels import Level
 from .modes import wide
+from .past import Past
 from .stretch import Stretch
 
 Key = tuple[str, int, int]
@@ -60,6 +61,7 @@ class LayerSums:
         self._open: Stretch | None = None  # timesteps are being gathered
         self._partial: list[Stretch] = []  # not all that was gathered has got gradients
         self._fired: Tensor | None = None
+        self._past: Past | None = None  # in place of it, where the calls are of one timestep
         self.held = 0
 
     @property
@@ -73,9 +75,9 @@ class LayerSums:
         """Begin with timesteps that are summarised together."""
         before = None if fresh else self._last
         if before is None:
-            self._fired = None
+            self._fired = self._past = None
             self.sequences.append(0)
-        else:
+        elif self._past is None:
             so_far = wide(before.spikes).sum(0)
             self._fired = so_far if self._fired is None else self._fired + so_far
         t = 1 if before is None else before.t + len(before.spikes)
@@ -90,16 +92,24 @@ class LayerSums:
         if stretch is not None and stretch.gathered is not None:
             held = stretch.gathered
             self.held += held.nbytes
-            self._sum_up(stretch, held.current[: held.count], held.start[: held.count], None)
+            start = held.start[: held.count]
+            self._sum_up(stretch, held.current[: held.count], start, None, late=held.late)
             held.let_go()
 
     def _sum_up(
-        self, stretch: Stretch, current: Tensor, start: Tensor, filtered: Tensor | None
+        self,
+        stretch: Stretch,
+        current: Tensor,
+        start: Tensor,
+        filtered: Tensor | None,
+        *,
+        late: bool,
     ) -> None:
         """Replay some timesteps and fold what they did into the statistics of the step."""
         few = current.device.type == "cpu" and not self._level.fine and not self._apart
         few = few and not capture.looks_at_potential(stretch.spec)
-        block, stretch.u, stretch.spikes = accumulators.forward_pass(
+        past = self._carried(stretch)
+        block, stretch.u, stretch.spikes, units = accumulators.forward_pass(
             stretch.spec,
             current,
             stretch.spikes,
@@ -112,22 +122,35 @@ class LayerSums:
             histogram=self._level.histogram,
             keep_u=self._level.gradients,
             keep_samples=max(1, CHECKED // max(1, current[0, :1].numel())) if few else None,
+            late=late,
+            past=past,
         )
         if not self._level.gradients:
             stretch.u = None
         if stretch.u is not None:  # not nbytes, which a compiler that looks on cannot trace
             self.held += stretch.u.numel() * stretch.u.element_size()
         self._fold(self.forward, stretch.key, block)
-        self._count_units(stretch)
+        self._count_units(stretch, units)
         if len(self.sequences) == 1:  # later sequences of the step hold other samples
             if self.first is None:
                 self.first = some(current[0])
             self.last = some(current[-1])
 
-    def _count_units(self, stretch: Stretch) -> None:
+    def _carried(self, stretch: Stretch) -> Past | None:
+        """Return what is carried from call to call on a CPU, in calls of one timestep."""
+        if len(stretch.spikes) > 1 or stretch.spikes.device.type != "cpu":
+            if self._past is not None:
+                self._fired, self._past = self._past.counts(), None
+        elif stretch.t == 1:
+            self._past = Past(wide(stretch.spikes[0]))
+        return self._past
+
+    def _count_units(self, stretch: Stretch, fired: Tensor | None) -> None:
         """Count the spikes of each unit."""
         spikes = stretch.spikes
-        fired, chances = unit_spikes(spikes), spikes.shape[0] * spikes.shape[1]
+        chances = spikes.shape[0] * spikes.shape[1]
+        if fired is None:
+            fired = unit_spikes(spikes)
         before = self.units.get(stretch.mode)
         if before is not None and before[0].shape == fired.shape:
             fired, chances = fired + before[0], chances + before[1]

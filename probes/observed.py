@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..analysis.neuron import NeuronSpec
 from ..analysis.surrogate import Surrogate
+from .past import Past
 
 ROUNDING_ULPS = 16
 """A replay that adds in another order than the layer differs by a few units in the last place."""
@@ -49,6 +50,11 @@ class Observed:
         dynamics: from what u is replayed; None where u is given.
         keep_u: whether whoever replays u leaves it here.
         keep_samples: of how many samples u is wanted, the first ones; None for all.
+        past: in place of ``fired_before``, of a pass of one timestep; a route that looks at it
+            takes the timestep into it.
+        late: whether the start of the dynamics is before the reset that its own spikes imply.
+        units: spikes of each unit over timesteps and samples, ``[...]``; left here by a route that
+            counts them along.
     """
 
     u: Tensor | None
@@ -66,6 +72,9 @@ class Observed:
     dynamics: Dynamics | None = None
     keep_u: bool = True
     keep_samples: int | None = None
+    past: Past | None = None
+    late: bool = False
+    units: Tensor | None = None
 
     @property
     def apart(self) -> bool:

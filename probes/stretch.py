@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..analysis.neuron import NeuronSpec
 from ..analysis.surrogate import Surrogate
+from .modes import wide
 from .update_rule import is_plain
 
 ROOM = 1 << 20
@@ -90,7 +91,7 @@ class Visit:
     def u(self) -> Tensor:
         """Potential of a call that is summarised by itself."""
         assert self.stretch.u is not None
-        return self.stretch.u
+        return wide(self.stretch.u)
 
     @property
     def spikes(self) -> Tensor:
@@ -104,9 +105,11 @@ class Gathered:
 
     Args:
         like: the input of the first one, ``[1, N, ...]``.
+        late: whether each start is before its reset.
     """
 
     like: Tensor
+    late: bool = False
     current: Tensor = field(init=False)
     spikes: Tensor = field(init=False)
     start: Tensor = field(init=False)
@@ -131,12 +134,13 @@ class Gathered:
             and is_plain(spec, current, spikes, start)
         )
 
-    def takes(self, like: Tensor) -> bool:
+    def takes(self, like: Tensor, late: bool) -> bool:
         """Return whether another timestep fits in."""
         return (
             self.count < len(self.current)  # none after letting go
             and self.like.shape == like.shape
             and self.like.dtype == like.dtype
+            and self.late == late
         )
 
     def add(self, current: Tensor, spikes: Tensor, start: Tensor) -> int:

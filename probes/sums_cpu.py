@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data.schema import COVERAGE_EPSILON
 from .accumulators_merge import Block
 from .densities_cpu import Densities
 from .observed import Observed
-from .slopes import slope
+from .slopes_cpu import Slope, squares
 
 LARGEST, SMALLEST = 1e15, 1e-12
 """Magnitudes between which a square is safe in float32; beyond them the general route scales."""
@@ -64,11 +63,6 @@ class Moments:
             self.count[t + k] = whole
 
 
-def squares(values: Tensor) -> list[float]:
-    """Return the sums of squares of each row of ``[k, n]``."""
-    return [torch.dot(row, row).item() for row in values.unbind(0)]
-
-
 def _centred(mean: float, values: Tensor, space: Tensor) -> float:
     """Return the sum of squares about the mean, where one pass would lose digits."""
     centred = torch.sub(values, mean, out=space)
@@ -87,15 +81,40 @@ def over_samples(name: str, each: Tensor, level: float = 0.0) -> Block:
 
 
 class Units:
-    """Which units ``[n, M]`` of some samples have ever fired, and which always (None: none)."""
+    """Which units ``[n, M]`` of some samples have ever fired, and which always (None: none).
 
-    def __init__(self, fired_before: Tensor | None, like: Tensor, t: int) -> None:
-        self.always: Tensor | None
-        if fired_before is None or t == 1:
-            self.ever, self.always = torch.zeros_like(like), torch.ones_like(like)
+    Args:
+        ever: 1 where a unit has fired, written over; None for room to be made.
+        always: 1 where it has at every timestep, likewise.
+        begun: whether there were timesteps before.
+    """
+
+    def __init__(
+        self, ever: Tensor | None = None, always: Tensor | None = None, *, begun: bool = False
+    ) -> None:
+        self._ever, self._always, self._begun = ever, always, begun
+
+    def follow(self, now: Tensor) -> tuple[float, float]:
+        """Take in a timestep; return how many units never fired, and how many always did."""
+        if not self._begun:
+            return self._begin(now)
+        assert self._ever is not None
+        torch.maximum(self._ever, now, out=self._ever)
+        kept = 0.0
+        if self._always is not None:
+            kept = self._always.mul_(now).sum().item()
+            if kept == 0:  # nobody comes back
+                self._always = None
+        return now.numel() - self._ever.sum().item(), kept
+
+    def _begin(self, now: Tensor) -> tuple[float, float]:
+        self._begun, fired = True, now.sum().item()
+        self._ever = now.clone() if self._ever is None else self._ever.copy_(now)
+        if fired == 0:
+            self._always = None
         else:
-            self.ever = (fired_before > 0).to(like.dtype)
-            self.always = (fired_before == t - 1).to(like.dtype)
+            self._always = now.clone() if self._always is None else self._always.copy_(now)
+        return now.numel() - fired, fired
 
 
 class Sums:
@@ -115,9 +134,10 @@ class Sums:
         self.mismatch, self.near, self.open = ([0.0] * timesteps for _ in range(3))
         self.u_each, self.spikes, self.covered = seen.spikes.new_zeros(3, timesteps, samples)
         self.densities = Densities(timesteps, seen.scale) if seen.histogram else None
+        self.fired = seen.spikes.new_zeros(shape[2])
+        self._zero = seen.spikes.new_zeros(())
         surrogate = seen.surrogate
-        self.level = 0.0 if surrogate is None else COVERAGE_EPSILON * float(surrogate.peak)
-        self._open_to, self._closed_from = 0.0, math.inf
+        self._slope = None if surrogate is None else Slope(surrogate, seen.spikes.dtype)
 
     def add(
         self,
@@ -145,8 +165,9 @@ class Sums:
         if self.densities is not None:
             self.densities.add(t, z, reach, space)
         self.spikes[place] = seen.sum(-1)
-        if self.seen.surrogate is not None:
-            self._slopes(t, place, z, max(reach), space)
+        self.fired += seen.sum((0, 1))
+        if self._slope is not None:
+            self._slopes(self._slope, place, z, max(reach), space)
 
     def _extent(self, t: int, z: Tensor) -> list[float]:
         """Note the smallest and largest z of each timestep, and return the larger magnitudes."""
@@ -168,9 +189,9 @@ class Sums:
         if implied is not None:
             torch.sub(implied, seen, out=space)
         elif self.seen.fires_at_threshold:
-            torch.ge(z, 0.0, out=space).sub_(seen)
+            torch.ge(z, self._zero, out=space).sub_(seen)
         else:
-            torch.gt(z, 0.0, out=space).sub_(seen)
+            torch.gt(z, self._zero, out=space).sub_(seen)
         row = space.view(-1)
         if torch.dot(row, row).item() == 0.0:
             return
@@ -181,44 +202,21 @@ class Sums:
             self.mismatch[t + k] += wrong - near[k]
 
     def _slopes(
-        self, t: int, place: tuple[slice, slice], z: Tensor, reach: float, space: Tensor
+        self, by: Slope, place: tuple[slice, slice], z: Tensor, reach: float, space: Tensor
     ) -> None:
-        assert self.seen.surrogate is not None
-        height = slope(self.seen.surrogate, z, space)
-        row, free = height.view(len(z), -1), z.view(len(z), -1)
-        totals, squared = row.sum(1).tolist(), squares(row)
-        if self._all_open(reach, z):
-            above = [row.shape[1]] * len(row)
-        else:
-            above = torch.ne(row, 0.0, out=free).sum(1).tolist()
+        t, (totals, squared, above, covered) = place[0].start, by.sums(z, reach, space)
         for k, total in enumerate(totals):
             self.slope[t + k] += total
             self.slope_square[t + k] += squared[k]
             self.open[t + k] += above[k]
-        self.covered[place] = torch.gt(height, self.level, out=z).sum(-1)
-
-    def _all_open(self, reach: float, like: Tensor) -> bool:
-        """Return whether the surrogate is above 0 up to a distance: no shape grows with it."""
-        assert self.seen.surrogate is not None
-        if reach >= self._closed_from:
-            return False
-        if reach > self._open_to:
-            if not self.seen.surrogate.derivative(like.new_tensor([reach]), xp=torch) > 0:
-                self._closed_from = reach
-                return False
-            self._open_to = reach
-        return True
+        self.covered[place] = covered
 
     def follow(self, t: int, seen: Tensor, units: Units) -> None:
         """Count the units that have never fired up to each timestep, and those that always have."""
         for k, now in enumerate(seen.unbind(0)):
-            torch.maximum(units.ever, now, out=units.ever)
-            self.silent[t + k] += now.numel() - units.ever.sum().item()
-            if units.always is not None:
-                kept = units.always.mul_(now).sum().item()
-                self.saturated[t + k] += kept
-                if kept == 0:  # nobody comes back
-                    units.always = None
+            silent, saturated = units.follow(now)
+            self.silent[t + k] += silent
+            self.saturated[t + k] += saturated
 
     def block(self) -> Block:
         """Return the forward columns."""

@@ -104,10 +104,11 @@ def record(
     forward_pass, backward_block = accumulators.forward_pass, accumulators.backward_block
 
     def spy_forward(*args: Any, **more: Any) -> Any:
-        block, u, spikes = forward_pass(*args, **more)
+        passed = forward_pass(*args, **more)
+        _, u, spikes, _ = passed
         assert u is not None
         forward.append((u.clone(), spikes.clone()))
-        return block, u, spikes
+        return passed
 
     def spy_backward(gradients: Any) -> Any:
         backward.append([None if value is None else value.clone() for value in gradients])

@@ -66,7 +66,7 @@ def forward(
     with pytest.MonkeyPatch.context() as patch:
         kept = [route for route in accumulators.ROUTES if route.name == name]
         patch.setattr(accumulators, "ROUTES", tuple(kept))
-        block, u, _ = accumulators.forward_pass(
+        block, u, *_ = accumulators.forward_pass(
             spec, values["current"], values["spikes"], values["start"], **known | more
         )
     assert u is not None

@@ -84,10 +84,11 @@ def record(
     forward, backward = accumulators.forward_pass, accumulators.backward_block
 
     def spy_forward(*args: Any, **more: Any) -> Any:
-        block, u, spikes = forward(*args, **more)
+        passed = forward(*args, **more)
+        _, u, spikes, _ = passed
         assert u is not None
         seen["forward"].append((u.clone(), spikes.clone()))
-        return block, u, spikes
+        return passed
 
     def spy_backward(gradients: Any) -> Any:
         seen["backward"].append([None if value is None else value.clone() for value in gradients])

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...analysis.neuron import NeuronSpec, Reset, after_reset, fires
+from ...analysis.neuron import NeuronSpec, Reset, fires
 from ...analysis.surrogate import Surrogate
 from ...analysis.surrogate_frameworks import FRAMEWORK_SURROGATES
 from . import produced
@@ -106,13 +106,9 @@ class SnnTorchAdapter(Adapter):
         joined, passed = own and mem.requires_grad, own and mem is not module.mem
         mem = _shaped(mem, first)
         current = _shaped(_incoming(module, call, "syn"), first) if kind == "Synaptic" else None
-        spec = self.live_spec(module)
         # The next timestep begins by resetting what is above the threshold now. That is so without
         # reset_delay, too: there it is what a spike left above it.
-        spec = replace(spec, delayed_reset=True)
-        with torch.no_grad():
-            v = after_reset(spec, mem, fires(spec, mem))
-        return State(v, current, not own, joined, passed)
+        return State(mem, current, not own, joined, passed, late=True)
 
     def current(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> int | str:
         """Return the place of ``input_``, which stands before the states."""

@@ -43,6 +43,7 @@ class State(NamedTuple):
         joined: whether the gradient flows through the state into the call before; not so where
             the user detached it.
         passed: whether it is the potential that the call before handed out.
+        late: whether v is before the reset that the spikes which it implies bring.
     """
 
     v: Tensor
@@ -50,6 +51,7 @@ class State(NamedTuple):
     fresh: bool
     joined: bool = True
     passed: bool = False
+    late: bool = False
 
 
 @dataclass(frozen=True)
