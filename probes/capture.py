@@ -186,6 +186,7 @@ class LayerGradients:
 
     A part that fits a cache costs a fraction of what the whole does. Arguments are those of
     :func:`gradients`; ``s``, ``s_total``, ``u`` and ``residual`` are those of :class:`Gradients`.
+    ``felt`` holds the sums of s dL/ds and of its magnitude once somebody has taken them along.
     """
 
     def __init__(
@@ -209,6 +210,7 @@ class LayerGradients:
         self.later = later
         self.handed = handed
         self.passed = passed
+        self.felt: Tensor | None = None
         self._checked = potential.shape[1]
 
     def part(self, rows: slice, samples: slice) -> Gradients:
@@ -219,12 +221,13 @@ class LayerGradients:
         total, carried = grad_s, None
         if spec.reset_gradient and spec.reset != "none":
             carried = self._carried(spec, rows, samples, handed)
-            potential = self.potential[rows, samples] if looks_at_potential(spec) else None
+            looked_at = looks_at_potential(spec)
+            potential = wide(self.potential[rows, samples]) if looked_at else None
             total = _plus(grad_s, _reset_slope(spec, potential), carried)
         grad_u = self._at(rows, samples)
         residual = None
-        count = min(samples.stop, self._checked) - samples.start
-        if self.surrogate is not None and count > 0:
+        count = self.checked(samples)
+        if count > 0:
             if carried is None:
                 carried = self._carried(spec, rows, samples, handed)
             some = slice(samples.start, samples.start + count)
@@ -237,6 +240,12 @@ class LayerGradients:
                 total[:, :count],
             )
         return Gradients(grad_s, total, grad_u, residual)
+
+    def checked(self, samples: slice) -> int:
+        """Return on how many of some samples, the first ones, the surrogate is checked."""
+        if self.surrogate is None:
+            return 0
+        return max(0, min(samples.stop, self._checked) - samples.start)
 
     def _carried(
         self, spec: NeuronSpec, rows: slice, samples: slice, handed: Tensor | None
@@ -260,9 +269,10 @@ class LayerGradients:
         assert self.surrogate is not None
         spec = self._cut_spec(rows, samples)
         if spec.reset == "to_value":
-            carried = carried * (1.0 - self.spikes[rows, samples])
+            carried = carried * (1.0 - wide(self.spikes[rows, samples]))
         surrogate = self._cut_surrogate(self.surrogate, rows, samples)
-        slope = surrogate.derivative(self.potential[rows, samples] - spec.threshold, xp=torch)
+        potential = wide(self.potential[rows, samples])
+        slope = surrogate.derivative(potential - spec.threshold, xp=torch)
         return torch.sub(grad_u, carried).sub_(slope.mul_(total))
 
     def at_first(self) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..data.fine import JOINT_G, JOINT_LEAST, JOINT_U, JOINT_WIDTH
+from .modes import wide
 
 
 def joint_counts(u: Tensor, threshold: Tensor | float, scale: float, gradient: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def joint_counts(u: Tensor, threshold: Tensor | float, scale: float, gradient: T
         [(32, 62)]
     """
     half = JOINT_U // 2
-    z = ((u - threshold) / scale).flatten(1)
+    z = ((wide(u) - threshold) / scale).flatten(1)
     size = gradient.float().flatten(1)
     seen = torch.isfinite(z) & torch.isfinite(size)
     # The exponent of a float32, from its bits: a logarithm of each would cost ten times as much.
@@ -38,8 +39,13 @@ def joint_counts(u: Tensor, threshold: Tensor | float, scale: float, gradient: T
 
 
 def unit_spikes(spikes: Tensor) -> Tensor:
-    """Return how often each unit fired over timesteps and samples, ``[...]`` of ``[T, N, ...]``."""
+    """Return how often each unit fired over timesteps and samples, ``[...]`` of ``[T, N, ...]``.
+
+    Example:
+        >>> unit_spikes(torch.ones(2, 301, 1, dtype=torch.bfloat16)).tolist()
+        [602]
+    """
     fired = torch.zeros_like(spikes[0, 0], dtype=torch.float64)
     for now in spikes:
-        fired += now.sum(0)
+        fired += now.sum(0, dtype=torch.float32)  # a narrow one counts to 256
     return fired.round().long()

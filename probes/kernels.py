@@ -1,6 +1,6 @@
 """The route of a CUDA device: one kernel replays the neuron and sums up what it reads.
 
-A forward pass reads input and spikes once and writes u (4 bytes per element) where the backward
+A forward pass reads input and spikes once and writes u, in the layer's dtype, where the backward
 pass needs it; a backward pass reads dL/ds, dL/dI and u once, and the spikes where the reset is
 hard. Beside that, partial sums of each 256 elements (1024 in large layers) are written and merged,
 68 bytes a timestep forward, 48 backward; and 130 KiB a timestep hold histograms of every range, so

@@ -91,7 +91,8 @@ def forward(seen: Observed) -> Block:
     current, spikes, start = view.flat(seen.current), view.flat(seen.spikes), view.of_sample(start)
     fired = start if seen.fired_before is None else view.of_sample(seen.fired_before)
     timesteps, samples, units = current.shape
-    u = current.new_empty(current.shape if seen.keep_u else (1, 1, 1), dtype=torch.float32)
+    # In the layer's own dtype: what it rounded to, without a loss, in half the bytes.
+    u = current.new_empty(current.shape if seen.keep_u else (1, 1, 1))
     sums, counts = view.scratch(13, torch.float32), view.scratch(4, torch.int32)
     shape = (timesteps if seen.histogram else 0, DENSITY_BINS)
     density = torch.zeros(shape, dtype=torch.int64, device=u.device)

@@ -72,7 +72,7 @@ def forward(
         block, u, *_ = accumulators.forward_pass(
             spec, values["current"], values["spikes"], values["start"], **known | more
         )
-    return block, u
+    return block, u if u is None else u.float()
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor], rel: float = 2e-6) -> None:

@@ -11,6 +11,7 @@ from interpreted_cases import (  # noqa: F401
     ARCTAN,
     NARROW,
     SPECS,
+    Only,
     agree,
     data,
     forward,
@@ -21,7 +22,7 @@ from interpreted_cases import (  # noqa: F401
 
 from spikescope.analysis.neuron import NeuronSpec
 from spikescope.analysis.surrogate import SHAPES, Surrogate
-from spikescope.probes import capture, kernels, kernels_launch
+from spikescope.probes import accumulators, capture, fine, kernels, kernels_launch
 
 # The interpreter computes with numpy, which warns where a device does not.
 pytestmark = [
@@ -73,6 +74,32 @@ def test_each_surrogate_is_that_of_the_analysis(shape: str) -> None:
     assert block["surrogate_mean"].numpy() == pytest.approx(mean, rel=2e-5)
     with pytest.raises(AssertionError, match=r"surrogate|covered|open"):
         check(forward("kernel", spec, values, surrogate=Surrogate(shape, 2.0, 0.45, 1.5))[0], truth)
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_the_potential_is_kept_in_the_dtype_that_it_was_rounded_to(dtype: str) -> None:
+    spec = NeuronSpec(decay=0.7)
+    values = data((2, 3, 40), spec, NARROW[dtype])
+    known: dict[str, Any] = {"surrogate": ARCTAN, "fired_before": None, "t": 1, "scale": 1.0}
+    kept = []
+    for name in ("kernel", "general"):
+        with Only(name):
+            _, u, *_ = accumulators.forward_pass(
+                spec, values["current"], values["spikes"], values["start"], **known
+            )
+        assert u is not None
+        kept.append(u)
+    assert [u.dtype for u in kept] == [NARROW[dtype], torch.float32]
+    assert torch.equal(kept[0].float(), kept[1])
+    # Whoever reads it widens it first: the distance from the threshold is not rounded again.
+    given = torch.ones_like(kept[1])
+    spikes = (kept[1] > 1).float()
+    one, other = (capture.gradients(spec, ARCTAN, u, spikes, given, given).residual for u in kept)
+    assert one is not None
+    assert other is not None
+    assert torch.equal(one, other)
+    narrow, wide = (fine.joint_counts(u, 0.9, 1.0, given) for u in kept)
+    assert torch.equal(narrow, wide)
 
 
 def test_a_fat_or_a_thin_tail_keeps_its_precision() -> None:

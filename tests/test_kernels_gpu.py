@@ -70,7 +70,7 @@ def forward(
             spec, values["current"], values["spikes"], values["start"], **known | more
         )
     assert u is not None
-    return block, u
+    return block, u.float()  # it is kept in the layer's own dtype
 
 
 def backward(name: str, gradients: capture.LayerGradients) -> Any:
