@@ -133,7 +133,11 @@ class RankStore:
         """
         folder = self._ask()
         if not folder:
-            raise RuntimeError("rank 0 has named no folder for the run")
+            asked_for = self._key.removeprefix("spikescope/").rpartition("/")[0]
+            raise RuntimeError(
+                f"rank 0 has named no folder for {asked_for!r}: all ranks must give watch() one "
+                "path (no time of day in it), and rank 0 must watch, too"
+            )
         self.address = folder
         name = f"{self._rank:04d}"
         if is_remote(folder):

@@ -206,13 +206,13 @@ def test_a_rank_that_nobody_tells_the_folder_gives_up(monkeypatch: pytest.Monkey
             return False
 
     monkeypatch.setattr(ranks, "_store", Nobody)
-    store = ranks.RankStore("key", 1, None, 0)
+    store = ranks.RankStore(ranks.meeting("runs/12:01"), 1, None, 0)
     waited: list[float] = []
     store._until = float("-inf")
     assert store._ask(waited.append) == ""
     assert not waited
     store.append("scalars", {})  # of that rank 0 speaks for all
-    with pytest.raises(RuntimeError, match="rank 0 has named no folder"):
+    with pytest.raises(RuntimeError, match="no folder for 'runs/12:01': all ranks must give watch"):
         store.append("records", {})
     monkeypatch.setattr(ranks, "LAST_PATIENCE", 0.0)
     other = ranks.RankStore("key", 1, None, 0)
