@@ -245,7 +245,8 @@ class LayerGradients:
         """Return on how many of some samples, the first ones, the surrogate is checked."""
         if self.surrogate is None:
             return 0
-        return max(0, min(samples.stop, self._checked) - samples.start)
+        count: int = min(samples.stop, self._checked) - samples.start
+        return max(0, count)
 
     def _carried(
         self, spec: NeuronSpec, rows: slice, samples: slice, handed: Tensor | None
