@@ -34,22 +34,26 @@ class Agreement:
         store: returns the store, on a connection of its own.
         tidies: whether this rank removes old answers.
 
+    ``earliest`` is the step before which none will be recorded.
+
     Example:
         >>> from torch.distributed import HashStore
+        >>> from spikescope.probes.budget import Clock
         >>> store = HashStore()
         >>> now = [0.0]
-        >>> costs = [Cost(0.1, mark=lambda: now[0]) for _ in range(2)]
+        >>> clock = Clock(lambda: now[0], lambda: now[0])
+        >>> costs = [Cost(0.1, clock) for _ in range(2)]
         >>> ranks = [Agreement("run", cost, lambda: store) for cost in costs]
         >>> steps = []
         >>> for step in range(40):
         ...     now[0] += 1.0
         ...     said = [rank.includes(step) for rank in ranks]
-        ...     costs[0].add(0.5 * said[0])  # only one of them is slow
+        ...     costs[0].add(0.5 * said[0], 0.5 * said[0])  # only one of them is slow
         ...     for cost in costs:
         ...         cost.end_step(recorded=said[0])
         ...     steps += [step] if said == [True, True] else []
         >>> steps
-        [0, 6, 11, 17, 22, 28, 33, 39]
+        [0, 11, 16, 22, 27, 33, 38]
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Agreement:
         self._key, self._cost, self._tidies = key, cost, tidies
         self._connect = store
         self._store: Any = None
-        self._earliest = 0
+        self.earliest = 0
         self._asked: deque[int] = deque()
 
     def includes(self, step: int) -> bool:
@@ -67,12 +71,12 @@ class Agreement:
         Raises:
             TimeoutError: the store does not answer.
         """
-        if step < self._earliest:
+        if step < self.earliest:
             return False
         found = _within(PATIENCE, lambda: self._ask(step))
         # A step that is not recorded says which one is in question next. Behind one that is, a
         # step is left out: who is slow tells by then what it has cost.
-        self._earliest = found if found > step else step + 2
+        self.earliest = found if found > step else step + 2
         return found == step
 
     def tell(self) -> None:

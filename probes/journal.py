@@ -28,9 +28,9 @@ class Journal:
     def note(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
         """Keep numbers of a step; a tensor stays on its device, nobody waits for it."""
         for name, value in scalars.items():
-            if type(value) is Tensor and value.numel() == 1 and value.device.type == "cpu":
+            if type(value) is Tensor and value.is_cpu and value.numel() == 1:
                 # Nobody has to wait for it.
-                self.scalars.append((step, name, float(value.detach().item())))
+                self.scalars.append((step, name, float(value.item())))
             elif isinstance(value, Tensor) and value.numel() == 1:
                 # A clone: the caller may change a loss in place before it is written.
                 self.scalars.append((step, name, value.detach().clone()))

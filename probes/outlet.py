@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ class Outlet:
 
     ``path`` is where rank 0 writes; None while or because nothing is written, and on other ranks.
     ``meeting`` is what the names of this run begin with in the store of several processes.
+    ``news`` holds something if the writer has worked since it was last cleared.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Outlet:
         self._wanted, self._settings = wanted, settings
         self._on_findings = on_findings
         self.meeting = ""
+        self.news: deque[None] = deque(maxlen=1)
         self._writer: Writer | None = None
         self._store: Store | None = None
         self._live: LiveFindings | None = None
@@ -80,14 +83,14 @@ class Outlet:
         share = None if most is None else most // several
         if this != 0:
             self._share = ranks.RankStore(self.meeting, this, share, step)
-            self._writer = Writer(self._share)
+            self._writer = Writer(self._share, self.news)
             return None
         store = RunStore(self._wanted, content, resume=resume, max_bytes=share)
         if self.meeting:
             ranks.tell(self.meeting, store.address)
             self._told = True
         self.path = store.path if store.address == str(store.path) else store.address
-        self._writer = Writer(store)
+        self._writer = Writer(store, self.news)
         judge_surrogates(store, model)
         if self._on_findings is not None:
             # The local side of a remote run lacks what the other ranks write.

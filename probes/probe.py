@@ -7,7 +7,6 @@ switches the probe off.
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -60,9 +59,12 @@ def watch(
             own that takes 5 % of a core at most; what it raises is said once and goes no further.
         collect: how much is kept of a recorded step: ``"economy"``, ``"standard"`` or ``"full"``;
             see :mod:`~spikescope.probes.levels`.
-        budget: share of the training's time that the probe's own code may take, such as 0.02;
-            steps on the schedule are skipped until it is kept. On a CPU what a record costs
-            outside that code comes on top. Several processes skip the same ones. None for no bound.
+        budget: share by which recording may slow the training, such as 0.02; steps on the schedule
+            are skipped until it is kept, the same ones by several processes. All that is done in
+            steps counts (:class:`~spikescope.probes.budget.Cost` says how it is measured), but
+            for ``on_findings``. The first record is made before anything has been saved for it;
+            where the steps are so short that ``probe.step`` itself, about 15 microseconds on a
+            CPU, takes such a share, there is no other. None for no bound.
         max_bytes: bound of the run's size; neighbouring records are merged to stay within it, the
             newest last. None for no bound.
         resume: go on with the run at ``path`` if there is one: a number if the training goes on
@@ -117,9 +119,6 @@ class Probe:
         self._session = Session(model, path, settings, on_findings)
         self._entered = False
         self._inside = False
-        # Made once: they are called in every step, recorded or not.
-        self._end_step = self._guarded(self._session.end_step)
-        self._go_on = self._guarded(self._session.go_on)
 
     def __enter__(self) -> Probe:
         self._entered = True
@@ -161,7 +160,7 @@ class Probe:
     @property
     def cost(self) -> dict[str, Any]:
         """What recording has cost so far: share of the training's time, steps, seconds."""
-        return self._session.pace.facts()
+        return self._guarded(self._session.facts)() or {}
 
     @property
     def memory(self) -> dict[str, dict[str, int]]:
@@ -180,11 +179,17 @@ class Probe:
             loss: the step's loss, a number or a tensor with one element; it is not waited for.
             scalars: further numbers of this step, by name.
         """
-        if not self.active:
+        session = self._session
+        if not session.active:
             return
-        named = scalars if loss is None else {"loss": loss, **scalars}
-        self._end_step(named)
-        self._go_on()
+        # Called in every step, recorded or not: no guard of its own, no clock but the session's.
+        self._inside = True
+        try:
+            session.end_step(scalars if loss is None else {"loss": loss, **scalars})
+        except Exception as error:  # ours: the training must go on
+            session.fail(error)
+        finally:
+            self._inside = False
 
     def log(self, **scalars: Tensor | float) -> None:
         """Note numbers at the current step (a test accuracy, say) without ending it."""
@@ -256,13 +261,15 @@ class Probe:
     def _timed(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._inside or torch.compiler.is_compiling():  # a clock cannot be traced
             return function(*args, **kwargs)
-        start = time.perf_counter()
+        cost = self._session.pace.cost
+        start = cost.clock.now()
         self._inside = True
         try:
             return function(*args, **kwargs)
         finally:
             self._inside = False
-            self._session.pace.cost.add(time.perf_counter() - start)
+            end = cost.clock.now()
+            cost.add(end[0] - start[0], end[1] - start[1])
 
 
 _NOT_ENTERED = (

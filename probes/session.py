@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from ..data.store import RunBusy, next_step
 from . import ranks
 from .batch import Batch
-from .budget import Cost, cost_on
+from .budget import Cost
+from .budget_device import cost_on
 from .forked import let_go_when_forked
 from .header import find_layers, header, known_layers
 from .hooks import Guard
 from .journal import Journal
 from .live_findings import OnFindings, findings_of
-from .modes import is_compiled, plain_modules, rank, refusal, unwrapped
+from .modes import plain_modules, rank, refusal, unwrapped
 from .outlet import Outlet
 from .pace import Pace
 from .recompute import in_backward
@@ -60,7 +61,6 @@ class Session:
         self.pace = Pace(settings.schedule, Cost(settings.budget))
         self._model, self._wanted, self._set = model, path, settings
         self._step = 0
-        self._recorded = False
         self._recorder: Recorder | None = None
         self._known: list[dict[str, Any]] = []
         self._journal = Journal()
@@ -132,12 +132,13 @@ class Session:
         # Otherwise the first recorded step tells whether there is anything to write.
         if self.active:
             self._prepare()
+            self.pace.cost.begin()
 
     def _meter(self) -> None:
         """Begin to measure what recording costs."""
         first = next(self._model.parameters(), None)
         device = None if first is None else first.device
-        cost = cost_on(device, self._set.budget, compiled=is_compiled(self._model))
+        cost = cost_on(device, self._set.budget)
         agreement = None
         if cost.budget is not None and ranks.joined():
             agreement = ranks.agreement(self.outlet.meeting, cost)
@@ -168,28 +169,39 @@ class Session:
 
     def _prepare(self) -> None:
         """Arm the hooks if the coming step is on the schedule, and may cost something."""
-        assert self._recorder is not None
         if self.pace.records(self._step):
+            assert self._recorder is not None
             self._recorder.arm()
 
     def end_step(self, scalars: dict[str, Tensor | float]) -> None:
-        """End one step of the training; :meth:`go_on` begins the next one."""
-        self.note(scalars)
-        self._recorded = self.recording
-        if self._recorded:
+        """End one step of the training, and begin the next one."""
+        pace = self.pace
+        since = pace.seconds()
+        if scalars:
+            self._journal.note(self._step, scalars)
+        if pace.left and not self.outlet.news:
+            pace.pass_by(since)
+            self._step += 1
+            return
+        pace.settle()
+        recorded = self.recording
+        if recorded:
             self._flush()
         elif len(self._journal.scalars) >= SCALAR_LIMIT:
             self._hand_over(Batch(self._step))
-        self._hear()
-
-    def go_on(self) -> None:
-        """Begin the next step, once what the last one cost is known."""
+        if self.outlet.news:
+            self._hear()
         if not self.active:
             return
-        self.pace.cost.add(self.outlet.worked())
-        self.pace.end_step(recorded=self._recorded)
+        pace.end_step(recorded=recorded, since=since)
         self._step += 1
         self._prepare()
+        pace.cost.resume()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what recording has cost so far, and which steps were skipped for it."""
+        self.pace.settle()
+        return self.pace.facts()
 
     def note(self, scalars: dict[str, Tensor | float]) -> None:
         """Note numbers at the current step."""
@@ -279,7 +291,9 @@ class Session:
         return False
 
     def _hear(self) -> None:
-        """Pass on what the writer noticed."""
+        """Pass on what the writer noticed, and what it has worked."""
+        self.outlet.news.clear()  # before it is looked: what comes meanwhile is news again
+        self.pace.cost.add_beside(self.outlet.worked())
         self._repeat()
         self.outlet.check()
 
@@ -301,7 +315,7 @@ class Session:
         self._hear()
         facts = {
             "steps": self._step,
-            "cost": self.pace.facts(),
+            "cost": self.facts(),
             **({"error": error} if error else {}),
         }
         if self.outlet.end(state, **facts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -55,14 +56,16 @@ class Writer:
 
     Args:
         store: the run that it writes.
+        news: gets something, from the thread, each time that it has worked.
 
-    ``seconds`` is the time that its thread has worked. After a failure ``error`` holds it and
+    ``seconds`` is the processor time of its thread. After a failure ``error`` holds it and
     everything later is dropped; ``notices`` collects what the numbers themselves say and the user
     should hear (NaN in u, say), as ``(step, layer, kind, text)``.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, news: deque[None] | None = None) -> None:
         self.store = store
+        self._news: deque[None] = deque(maxlen=1) if news is None else news
         self.error: BaseException | None = None
         self.dropped = 0
         self.seconds = self._told_seconds = 0.0
@@ -142,6 +145,7 @@ class Writer:
                 self.seconds = time.thread_time()
             except Exception as error:  # the training must not learn of it in any other way
                 self.error = error
+            self._news.append(None)
 
     def _write(self) -> None:
         merges, full = self.store.merges, self.store.full

@@ -22,7 +22,7 @@ import spikescope
 from spikescope.data.parts import part_paths, read_part
 from spikescope.probes import agreement
 from spikescope.probes.agreement import Agreement
-from spikescope.probes.budget import Cost
+from spikescope.probes.budget import Clock, Cost
 from spikescope.probes.pace import Pace
 
 STEP = 1.0
@@ -40,7 +40,7 @@ class Rank:
         self.price = price
         self.step = 0
         self.recorded: list[int] = []
-        self.cost = Cost(budget, mark=lambda: self.now)
+        self.cost = Cost(budget, Clock(lambda: self.now, lambda: self.now))
         agreed = None if store is None else Agreement("run", self.cost, lambda: store)
         self.pace = Pace(lambda step: step % every == 0, self.cost, agreed)
 
@@ -53,7 +53,7 @@ class Rank:
         self.now += STEP + slowest
         if self._records:
             self.recorded.append(self.step)
-            self.cost.add(self.price)
+            self.cost.add(self.price, self.price)
         self.pace.end_step(recorded=self._records)
         settle()
         self.step += 1
@@ -133,7 +133,7 @@ def test_a_rank_that_dies_is_not_missed() -> None:
 
 def test_old_answers_are_removed() -> None:
     store = HashStore()
-    cost = Cost(0.5, mark=time.perf_counter)
+    cost = Cost(0.5)
     rank = Agreement("run", cost, lambda: store, tidies=True)
     for step in range(0, 2000, 2):
         assert rank.includes(step)
@@ -176,7 +176,7 @@ from spikescope.probes.recorder import Recorder
 from spikescope.probes import writer
 from torch import nn
 
-writer.PART_SECONDS = 0.2
+writer.PART_SECONDS = 0.6  # a part takes some ten milliseconds, which the budget has to pay
 
 folder, port, rank, wrapped, slow, dies, steps = sys.argv[1], *map(int, sys.argv[2:])
 torch.set_num_threads(1)
@@ -194,7 +194,7 @@ if rank == slow:
         finish(*args)
     Recorder.finish = late
 optimizer = torch.optim.SGD(model.parameters(), 0.05)
-with spikescope.watch(model, f"{folder}/run", every=1, budget=0.1) as probe:
+with spikescope.watch(model, f"{folder}/run", every=1, budget=0.3) as probe:
     began = last = time.perf_counter()
     slowest = 0.0
     for step in range(20 * steps):
@@ -265,8 +265,8 @@ def test_two_processes_one_of_them_slow(tmp_path: Path) -> None:
     for fact in facts:
         assert fact["active"]
         assert fact["recorded"] == len(steps_of(run))
-        # A record takes more than 50 ms on the slow rank, and a tenth of the time is for records.
-        assert 2 <= fact["recorded"] <= 2 + fact["took"] * 0.1 / 0.05
+        # A record takes more than 50 ms on the slow rank; 3 tenths of the time are for records.
+        assert 2 <= fact["recorded"] <= 2 + fact["took"] * 0.3 / 0.05
         assert fact["skipped"] > 10 * fact["recorded"]
         assert fact["recorded"] + fact["skipped"] in (STEPS, STEPS + 1)
     # The fast rank knows what the slow one spends.

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 import spikescope
 from spikescope.data.fine import JOINT_G, JOINT_U, joint_edges
-from spikescope.probes import layer_sums, probe, recorder, session, writer
-from spikescope.probes.budget import Cost
+from spikescope.probes import layer_sums, writer
 from spikescope.probes.fine import joint_counts
 from spikescope.probes.lif import LIF
 from spikescope.probes.schedule import WarmUp
@@ -166,122 +165,7 @@ def test_a_setting_that_cannot_be_is_refused(wrong: dict[str, Any], tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
-# ---- the budget
-
-
-class Clock:
-    """A training whose steps take 1 s, and 0.3 s more where they are recorded."""
-
-    def __init__(self, late: int = 0) -> None:
-        self.now, self.late = 0.0, late
-
-    def between(self, start: float, end: float) -> float | None:
-        # A device answers some steps later.
-        return end - start if self.now - end >= self.late else None
-
-
-def spend(cost: Cost, clock: Clock, steps: int, inside: float) -> list[int]:
-    recorded = []
-    for step in range(steps):
-        records = cost.may_record()
-        clock.now += 1.0
-        if records:
-            recorded.append(step)
-            cost.add(inside)
-            clock.now += 0.3
-        cost.end_step(recorded=records)
-    return recorded
-
-
-@pytest.mark.parametrize("compare", [False, True])
-@pytest.mark.parametrize("late", [0, 3])
-@pytest.mark.parametrize("budget", [0.02, 0.1])
-def test_the_interval_widens_until_the_budget_is_kept(
-    compare: bool, late: int, budget: float
-) -> None:
-    clock = Clock(late)
-    # Compared, the durations tell; else the time inside the probe's own code does.
-    cost = Cost(budget, compare=compare, mark=lambda: clock.now, between=clock.between)
-    recorded = spend(cost, clock, 2000, inside=0.0 if compare else 0.3)
-    slowed = 0.3 * len(recorded) / 2000
-    # One record too many at the end, and those that a late clock did not know of yet.
-    assert slowed <= budget + 0.3 * (2 + late) / 2000
-    assert slowed >= 0.7 * budget
-    assert cost.recorded == len(recorded)
-    assert cost.recorded + cost.skipped == 2000
-    assert cost.share == pytest.approx(slowed, abs=0.3 * (2 + late) / 2000)
-    assert cost.facts()["skipped"] == cost.skipped
-
-
-def test_without_a_budget_nothing_is_skipped() -> None:
-    clock = Clock()
-    cost = Cost(mark=lambda: clock.now, between=clock.between)
-    assert spend(cost, clock, 50, inside=0.3) == list(range(50))
-    assert (cost.skipped, cost.share) == (0, pytest.approx(0.3))
-
-
-def test_a_long_evaluation_between_two_steps_is_not_ours() -> None:
-    clock = Clock()
-    cost = Cost(compare=True, mark=lambda: clock.now, between=clock.between)
-    for step in range(40):
-        clock.now += 1.3 if step % 4 == 0 else 1.0
-        cost.end_step(recorded=step % 4 == 0)
-    before = cost.spent
-    clock.now += 500.0
-    cost.end_step(recorded=True)
-    assert cost.spent - before == pytest.approx(0.3)
-
-
-@pytest.mark.parametrize("price", [0.3, 3.0])
-def test_a_training_is_slowed_by_no_more_than_its_budget(
-    price: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A step takes 1 s of this clock, and what ends a recorded one `price` more.
-    clock = Clock()
-
-    class Timer:
-        perf_counter = staticmethod(lambda: clock.now)
-
-    def finish(*args: Any) -> None:
-        clock.now += price
-        real(*args)
-
-    real = recorder.Recorder.finish
-    monkeypatch.setattr(recorder.Recorder, "finish", finish)
-    monkeypatch.setattr(probe, "time", Timer)
-    monkeypatch.setattr(writer.Writer, "worked", lambda self: 0.0)
-    monkeypatch.setattr(
-        session, "cost_on", lambda device, budget, **_: Cost(budget, mark=Timer.perf_counter)
-    )
-    steps = 1200
-    model = net()
-    with spikescope.watch(model, tmp_path / "run", every=1, budget=0.02) as probed:
-        for step in range(steps):
-            if step == steps // 2:
-                half = clock.now
-                assert spikescope.open_run(tmp_path / "run").state == "recording"
-            clock.now += 1.0
-            model(torch.randn(2, 3, 4)).sum().backward()
-            probed.step()
-    run = spikescope.open_run(tmp_path / "run")
-    recorded = np.unique(run.table(["count"])["step"])
-    slowed = (clock.now - half) / (steps / 2) - 1.0
-    assert slowed <= 0.02 + price / (steps / 2)
-    assert clock.now / steps - 1.0 == pytest.approx(price * len(recorded) / steps)
-    # That is one record in price / 0.02 steps; a step more or less where a sum is rounded.
-    gaps = np.diff(recorded)
-    assert abs(gaps - price / 0.02).max() <= 1.01
-    assert gaps.mean() == pytest.approx(price / 0.02, abs=0.2)
-    assert run.header["budget"] == 0.02
-    assert run.cost == run.end["cost"]
-    begun = run.cost["recorded"] - len(recorded)  # the step that the end cut short
-    assert begun in (0, 1)
-    assert run.cost["recorded"] + run.cost["skipped"] == steps + 1
-    assert run.cost["spent"] == pytest.approx(clock.now / steps - 1.0)
-    assert run.cost["seconds"] == pytest.approx(price * len(recorded))
-    (tmp_path / "run" / "end.json").unlink()  # as while it is written: up to the last record
-    assert run.cost["recorded"] == len(recorded)
-    assert run.cost["budget"] == 0.02
+# ---- what a run says of it
 
 
 def test_a_run_says_what_was_spent_and_skipped(tmp_path: Path) -> None:
