@@ -25,7 +25,7 @@ def script_address() -> str:
 @cache
 def script() -> bytes:
     """Return the script. It is kept: a browser asks for it first of all."""
-    return (_COMPILE_AT_ONCE + get_plotlyjs()).encode()
+    return f"{_COMPILE_AT_ONCE}{get_plotlyjs()}".encode()
 
 
 def add_script(server: Flask) -> None:
