@@ -23,6 +23,7 @@ from .figures_compare import (
     losses,
     parting_curve,
 )
+from .figures_decay import decay_values, gradient_decay
 from .figures_drift import (
     SETTLED,
     drift_distances,
@@ -32,13 +33,7 @@ from .figures_drift import (
     removable_values,
 )
 from .figures_fidelity import fewer_timesteps, fidelity_curve, timestep_importance
-from .figures_flow import (
-    decay_values,
-    flow_values,
-    gradient_decay,
-    gradient_over_depth,
-    gradient_over_time,
-)
+from .figures_flow import flow_values, gradient_over_depth, gradient_over_time
 from .figures_heatmap import cells, layer_heatmap, recorded_steps
 from .figures_joint import joint_density, joint_frame
 from .figures_law import membrane_law

@@ -142,7 +142,7 @@ def difference_heatmap(
         hover[k][j] = _hover(row, what.percent)
         if not row["significant"]:
             open_cells.append((k, j))
-    where = f"{align} {rows[align].iloc[0]:g}"
+    where = _point(align, rows[align].iloc[0])
     unit = "potential" if metric == "drift" else what.unit
     unit = "percentage points" if what.percent else unit
     drawn = figure(
@@ -180,6 +180,11 @@ def difference_heatmap(
     time_columns(drawn, at_t)
     drawn.update_layout(bargap=0, barmode="overlay")
     return drawn
+
+
+def _point(align: str, value: float) -> str:
+    """Return a step, or a loss with the digits that tell it from its neighbours."""
+    return f"step {value:.0f}" if align == "step" else f"loss {value:.4g}"
 
 
 def _hover(row: Mapping[Hashable, Any], percent: bool) -> str:
@@ -251,7 +256,7 @@ def parting_curve(
         text = "At no point do they part for good: chance could explain every difference."
     else:
         text = (
-            f"They part at {align} {first:g} (dotted) and stay apart; at the last point "
+            f"They part at {_point(align, first)} (dotted) and stay apart; at the last point "
             f"{last:.0%} of the cells differ by more than chance explains."
         )
     drawn = figure(theme, title, text, 300)

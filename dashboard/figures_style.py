@@ -201,6 +201,8 @@ def figure(theme: str, title: str, reading: str, height: int) -> go.Figure:
             "xaxis": axis | {"automargin": False},
             "yaxis": axis | {"automargin": True},
             "showlegend": False,
+            # What only a mouse could do is not offered: the legend names, it hides nothing.
+            "legend": {"itemclick": False, "itemdoubleclick": False},
             "hoverlabel": {
                 "bgcolor": colours.paper,
                 "bordercolor": colours.grid,

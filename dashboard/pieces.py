@@ -130,7 +130,7 @@ def _csv(piece: Piece, view: View) -> html.A:
     return html.A(
         "CSV",
         href=table_address(piece, view),
-        download=f"{piece.name}.csv",
+        download=f"spikescope-{piece.name}.csv",
         className="save",
         **named(f"Download the numbers as CSV: {piece.name}"),
     )

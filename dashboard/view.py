@@ -36,7 +36,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "wiring": ("feed-forward", "recurrent"),
 }
 
-_COUNTS = ("t", "step", "label", "fan_in", "layers", "timesteps")
+_SIZES = ("fan_in", "layers", "timesteps")
+
+_COUNTS = ("t", "step", "label", *_SIZES)
 
 _NUMBERS = ("decay", "threshold", "input_rate", "target_rate")
 
@@ -119,8 +121,10 @@ class View:
         for field in fields(cls):
             text = given.get(field.name, [""])[-1]
             if field.name in _COUNTS:
+                # A size below 0 is refused where it is asked for.
+                digits = text.removeprefix("-") if field.name in _SIZES else text
                 # Longer numbers are no step and no timestep.
-                if text.isascii() and text.isdigit() and len(text) < 19:
+                if digits.isascii() and digits.isdigit() and len(digits) < 19:
                     values[field.name] = int(text)
             elif field.name in _NUMBERS:
                 number = _finite(text)

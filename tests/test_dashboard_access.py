@@ -104,6 +104,33 @@ def test_the_keyboard_reads_a_finding(visitor: Visitor) -> None:
     assert page.url.endswith("?run=digits&page=layer&layer=block1.lif&t=2&step=100")
 
 
+def test_the_keyboard_chooses_a_timestep(visitor: Visitor) -> None:
+    """What a click on a figure does, a field does; a timestep belongs to its layer."""
+    page = visitor.open("?run=digits&page=layer&layer=block2.lif")
+    field = page.get_by_label("timestep", exact=True).first
+    ribbon = page.locator(".gtitle", has_text="u over training")
+    expect(ribbon).to_have_text("u over training, t = 6 (train)")
+    expect(field).to_have_value("6")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "none"
+    field.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("option", name="6", exact=True).wait_for()
+    # A field that is in use is seen to be.
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    for _ in range(6):
+        page.keyboard.press("ArrowUp")
+        if page.locator("[role=option][data-combobox-selected]").all_inner_texts() == ["5"]:
+            break
+    page.keyboard.press("Enter")
+    expect(ribbon).to_have_text("u over training, t = 5 (train)")
+    assert page.url.endswith("&t=5")
+    page.get_by_label("layer", exact=True).first.click()
+    page.get_by_role("option", name="block1.lif").click()
+    expect(page.locator("h2.name")).to_have_text("block1.lif")
+    expect(field).to_have_value("6")
+    visitor.settle()
+
+
 LINKS = {
     # The first is loaded as a whole, the others as links in the page are.
     "layer": (View(layer="block2.lif", t=3, step=50), "Law of u, step 50 (train)"),

@@ -174,6 +174,9 @@ def test_choose_needs_no_run(tmp_path: Path) -> None:
     ("search", "said"),
     [
         ("?page=choose&decay=1.5", "decay=1.5 is not possible"),
+        ("?page=choose&decay=0.999", "decay=0.999 is not possible here: it must be at most 0.99"),
+        ("?page=choose&threshold=1e300", "threshold=1e+300 is not possible here"),
+        ("?page=choose&layers=-4", "layers=-4 is not possible here: it must be from 1"),
         ("?page=choose&fan_in=0", "fan_in=0 is not possible here: it must be from 1"),
         ("?page=choose&layers=99999999", "layers=99999999 is not possible here"),
         ("?page=choose&input_rate=2", "input_rate=2.0 is not possible"),

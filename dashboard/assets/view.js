@@ -96,10 +96,8 @@ window.dash_clientside.spikescope = {
                 }
             }
         });
-        if (changed) {
-            return ["?" + view.toString(), values.map(function () { return no; })];
-        }
-        return [no, values.map(function (value, place) {
+        // One switch may move another: a layer its timestep, a click on a figure any of them.
+        return [changed ? "?" + view.toString() : no, values.map(function (value, place) {
             const wanted = standing(ids[place].key);
             return wanted === undefined || same(wanted, value) ? no : wanted;
         })];

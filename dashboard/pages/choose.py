@@ -21,6 +21,10 @@ _INTRO = (
     "from theory alone, without a run."
 )
 
+MOST_DECAY = 0.99
+"""Decay up to which the law of u is worked out in seconds."""
+
+THRESHOLDS = (1e-6, 1e6)
 MOST_INPUTS = 1_000_000
 MOST_TIMESTEPS = 1000
 MOST_LAYERS = 1000
@@ -44,6 +48,10 @@ def render(catalogue: Any, view: View) -> Content:
     try:
         _check(chosen)
         preset = preset_of(chosen)
+    except ArithmeticError as error:
+        said = f"They are too large or too small to be worked out ({error})."
+        why = notice("These numbers are not possible.", said, kind="warning")
+        return Content(controls, [why], defaults)
     except ValueError as error:
         why = notice("These numbers are not possible.", str(error), kind="warning")
         return Content(controls, [why], defaults)
@@ -73,11 +81,22 @@ def _check(chosen: Choice) -> None:
         value = getattr(chosen, name)
         if not 1 <= value <= most:
             raise ValueError(f"{name}={value} is not possible here: it must be from 1 to {most}")
+    if MOST_DECAY < chosen.decay < 1.0:
+        raise ValueError(
+            f"decay={chosen.decay} is not possible here: it must be at most {MOST_DECAY}, for the "
+            "law of a slower neuron takes minutes; analysis.preset.recommend_by_numbers gives it"
+        )
+    low, high = THRESHOLDS
+    if chosen.threshold > 0 and not low <= chosen.threshold <= high:
+        raise ValueError(
+            f"threshold={chosen.threshold} is not possible here: it must be from {low:g} to "
+            f"{high:.0f}"
+        )
 
 
 def _controls(view: View) -> list[Any]:
     return [
-        number_picker("decay", view.decay, "decay", 0.0, 0.999, 0.05),
+        number_picker("decay", view.decay, "decay", 0.0, MOST_DECAY, 0.05),
         number_picker("threshold", view.threshold, "threshold", 0.001, 1000.0, 0.1),
         choice_picker("reset", view.reset, RESETS, "reset"),
         number_picker("fan_in", view.fan_in, "fan-in", 1, MOST_INPUTS, 16),

@@ -17,7 +17,7 @@ from ..view import View
 from ..words import nothing_yet
 from .content import Content, Moment, show_switch
 from .layer import chosen
-from .pickers import layer_picker
+from .pickers import layer_picker, timestep_picker, timesteps
 
 
 def render(run: Snapshot, view: View) -> Content:
@@ -26,9 +26,11 @@ def render(run: Snapshot, view: View) -> Content:
         return Content(body=[notice("This model has no spiking layer.", nothing_yet(run))])
     name = chosen(run, view)
     moment = Moment.of(run, view)
-    controls = [layer_picker(run, name), *moment.controls(run), show_switch(view)]
-    defaults = moment.defaults() | {"layer": name}
-    shape = (*moment.shape(run), len(run.layers))
+    timestep = timestep_picker(run, name, moment, view.t)
+    controls = [layer_picker(run, name), *timestep, *moment.controls(run), show_switch(view)]
+    at_t = [str(t) for t in timesteps(run, name, moment)]
+    defaults = moment.defaults() | {"layer": name, "t": at_t[-1] if at_t else ""}
+    shape = (*moment.shape(run), len(run.layers), *at_t)
     layer = run.layer(name)
     head = html.H2(name, className="name")
     if not layer.covered:

@@ -12,7 +12,7 @@ from ..view import View
 from ..words import nothing_yet
 from .content import Content, Moment, show_switch
 from .layer import chosen
-from .pickers import layer_picker
+from .pickers import layer_picker, timestep_picker, timesteps
 
 _DECAY_NAMES = {
     "kept": "norm of dL/du over that of the layer above",
@@ -33,12 +33,15 @@ def render(run: Snapshot, view: View) -> Content:
     moment = Moment.of(run, view)
     if moment.step is None:
         return Content(body=[*moment.notes, notice("Nothing to draw.", nothing_yet(run))])
+    name = chosen(run, view)
+    timestep = timestep_picker(run, name, moment, view.t)
+    at_t = [str(t) for t in timesteps(run, name, moment)]
     depth, decay, time = (show(piece, view) for piece in pieces(run, view))
     return Content(
-        controls=[layer_picker(run, chosen(run, view)), *moment.controls(run), show_switch(view)],
+        controls=[layer_picker(run, name), *timestep, *moment.controls(run), show_switch(view)],
         body=[*moment.notes, html.Div([depth, decay], className="tiles"), time],
-        defaults=moment.defaults() | {"layer": chosen(run, view)},
-        shape=(*moment.shape(run), len(run.layers)),
+        defaults=moment.defaults() | {"layer": name, "t": at_t[-1] if at_t else ""},
+        shape=(*moment.shape(run), len(run.layers), *at_t),
         unfinished=not moment.whole,
     )
 

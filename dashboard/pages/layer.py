@@ -16,7 +16,7 @@ from ..pieces import ABSENT, Piece, show
 from ..view import View
 from ..words import nothing_yet, span, spec_line
 from .content import Content, Moment, show_switch
-from .pickers import layer_picker
+from .pickers import layer_picker, timestep_picker, timesteps
 
 READING = 0.15
 """Seconds that a look spends on the ribbon of a long run; the next look goes on."""
@@ -46,9 +46,11 @@ def render(run: Snapshot, view: View) -> Content:
             f"{layer.kind or 'layer'}: {spec_line(layer.spec, layer.surrogate)}", className="quiet"
         ),
     ]
-    controls = [layer_picker(run, name), *moment.controls(run), show_switch(view)]
-    defaults = moment.defaults() | {"layer": name}
-    shape = (*moment.shape(run), len(run.layers))
+    timestep = timestep_picker(run, name, moment, view.t)
+    controls = [layer_picker(run, name), *timestep, *moment.controls(run), show_switch(view)]
+    at_t = [str(t) for t in timesteps(run, name, moment)]
+    defaults = moment.defaults() | {"layer": name, "t": at_t[-1] if at_t else ""}
+    shape = (*moment.shape(run), len(run.layers), *at_t)
     if not layer.covered:
         why = notice("This layer was not recorded.", layer.reason or "No reason was given.")
         return Content(controls, [*moment.notes, *head, why], defaults, shape)

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
+import numpy as np
 from dash import html
 
 from ...data.runs import Run
 from ..components import named
 from ..figures_style import short
+from ..lazy import lazy
+from .content import Moment
 
 LONGEST = 32
 """Characters of a name in a field."""
@@ -35,6 +38,22 @@ def layer_picker(run: Run, name: str) -> html.Div:
         **named("layer"),
     )
     return html.Div([html.Span("layer", className="label"), picker], className="control")
+
+
+def timestep_picker(run: Run, layer: str, moment: Moment, t: int | None) -> list[html.Div]:
+    """Return the choice of the timestep that the figures stress; none where there is but one."""
+    found = timesteps(run, layer, moment)
+    if len(found) < 2:
+        return []
+    return [choice_picker("t", str(t or found[-1]), [str(each) for each in found], "timestep")]
+
+
+def timesteps(run: Run, layer: str, moment: Moment) -> list[int]:
+    """Return the timesteps of a layer that were recorded at a moment."""
+    if moment.step is None:
+        return []
+    rows = lazy(run).rows_at(moment.step, moment.mode)
+    return [int(t) for t in np.unique(rows[rows["layer"] == layer]["t"])]
 
 
 def choice_picker(key: str, value: str, choices: Sequence[str], label: str) -> html.Div:
@@ -63,6 +82,9 @@ def number_picker(
         max=high,
         step=step,
         debounce=600,
+        # What is typed is what the page speaks of, possible or not.
+        clampBehavior="none",
+        allowDecimal=isinstance(step, float),
         size="sm",
         w=96,
         **named(label),
