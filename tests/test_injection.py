@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributed import HashStore
 
 import spikescope
-from spikescope.data import compaction, parts, remote, store
+from spikescope.data import appending, compaction, parts, remote
 from spikescope.probes import (
     header,
     live_findings,
@@ -161,7 +161,7 @@ class Fixture:
         patch.setattr(ranks, "LAST_PATIENCE", 0.2)
         if scenario == "bounded":
             patch.setattr(compaction, "size_of", lambda folder: 10**9)
-            for module in (compaction, store):
+            for module in (compaction, appending):
                 patch.setattr(module, "TOGETHER", 1)
         if scenario == "slow disk":
             patch.setattr(outlet.Outlet, "put", lambda outlet, batch: False)
