@@ -20,7 +20,7 @@ from .observed import Dynamics, Observed
 from .sums_cpu import Sums, Units, Unusual
 from .update_rule import Update, is_plain
 
-PIECE = 1 << 16
+PIECE = 1 << 17
 """Elements per piece and thread: a compromise of what fits a cache and what a call costs."""
 
 

@@ -144,6 +144,7 @@ def gradients(
     later: tuple[Tensor, Tensor] | None = None,
     handed: Tensor | None = None,
     passed: bool = False,
+    checked: int | None = None,
 ) -> LayerGradients:
     """Derive the gradients inside a layer from those at its input and its spikes.
 
@@ -165,6 +166,8 @@ def gradients(
             loss may read; ``[T, N, ...]``, None for none. It is u where the reset is late, else v.
         passed: whether the next timestep received that very potential, so that ``handed`` holds
             what flows back from there, too.
+        checked: on how many samples, the first ones, the surrogate is checked; None for all of
+            which u is there.
 
     Returns:
         The gradients, which are worked out where they are looked at.
@@ -177,7 +180,7 @@ def gradients(
         (2.0, 0.0)
     """
     return LayerGradients(
-        spec, surrogate, u, spikes, grad_input, grad_spikes, later, handed, passed
+        spec, surrogate, u, spikes, grad_input, grad_spikes, later, handed, passed, checked
     )
 
 
@@ -200,6 +203,7 @@ class LayerGradients:
         later: tuple[Tensor, Tensor] | None,
         handed: Tensor | None,
         passed: bool,
+        checked: int | None = None,
     ) -> None:
         self.spec = spec
         self.surrogate = surrogate
@@ -211,7 +215,8 @@ class LayerGradients:
         self.handed = handed
         self.passed = passed
         self.felt: Tensor | None = None
-        self._checked = potential.shape[1]
+        there = potential.shape[1]
+        self._checked = there if checked is None else min(there, checked)
 
     def part(self, rows: slice, samples: slice) -> Gradients:
         """Return the gradients of some timesteps and samples."""
@@ -316,10 +321,10 @@ class LayerGradients:
                 last = wide(self.like[rows.stop, samples])
             else:
                 last = torch.zeros_like(grad[0]) if self.later is None else self.later[0][samples]
-            grad = grad - self._cut(decay, rows, samples) * _ahead(grad, last)
+            grad = grad - self.cut(decay, rows, samples) * _ahead(grad, last)
         if isinstance(gain, int | float) and gain == 1:
             return grad
-        through: Tensor = grad / self._cut(gain, rows, samples)
+        through: Tensor = grad / self.cut(gain, rows, samples)
         return through
 
     def _after(self, samples: slice) -> Tensor:
@@ -328,7 +333,7 @@ class LayerGradients:
             return self.later[1][samples]
         return torch.zeros_like(wide(self.like[0, samples]))
 
-    def _cut(self, value: Any, rows: slice, samples: slice) -> Any:
+    def cut(self, value: Any, rows: slice, samples: slice) -> Any:
         """Return what a value that broadcasts over u is for a part of it."""
         if not isinstance(value, Tensor) or value.numel() == 1:
             return value
@@ -338,7 +343,7 @@ class LayerGradients:
         names = ("decay", "threshold", "reset_value", "reset_amount")
         values = {name: getattr(self.spec, name) for name in names}
         parts = {
-            name: self._cut(value, rows, samples)
+            name: self.cut(value, rows, samples)
             for name, value in values.items()
             if isinstance(value, Tensor) and value.numel() > 1
         }
@@ -346,7 +351,7 @@ class LayerGradients:
 
     def _cut_surrogate(self, surrogate: Surrogate, rows: slice, samples: slice) -> Surrogate:
         parts = {
-            name: self._cut(value, rows, samples)
+            name: self.cut(value, rows, samples)
             for name in ("peak", "width")
             if isinstance(value := getattr(surrogate, name), Tensor) and value.numel() > 1
         }

@@ -291,7 +291,9 @@ class LayerHooks(LayerSums):
             if downstream is None:
                 # The spikes themselves are not on the loss path, a later timestep is.
                 downstream = torch.zeros_like(gradient)
-            self._turn(stretch, slice(None), gradient, downstream, call.grad_handed)
+            handed = call.grad_handed
+            call.grad_spikes = call.grad_handed = None  # or they would stay until the step ends
+            self._turn(stretch, slice(None), gradient, downstream, handed)
             return
         if stretch is self._open:
             self._close()

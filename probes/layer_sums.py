@@ -106,8 +106,7 @@ class LayerSums:
         late: bool,
     ) -> None:
         """Replay some timesteps and fold what they did into the statistics of the step."""
-        few = current.device.type == "cpu" and not self._level.fine and not self._apart
-        few = few and not capture.looks_at_potential(stretch.spec)
+        few = self._checked(current) if not capture.looks_at_potential(stretch.spec) else None
         past = self._carried(stretch)
         block, stretch.u, stretch.spikes, units = accumulators.forward_pass(
             stretch.spec,
@@ -121,7 +120,7 @@ class LayerSums:
             t=stretch.t,
             histogram=self._level.histogram,
             keep_u=self._level.gradients,
-            keep_samples=max(1, CHECKED // max(1, current[0, :1].numel())) if few else None,
+            keep_samples=None if self._level.fine else few,
             late=late,
             past=past,
         )
@@ -135,6 +134,12 @@ class LayerSums:
             if self.first is None:
                 self.first = some(current[0])
             self.last = some(current[-1])
+
+    def _checked(self, like: Tensor) -> int | None:
+        """Return on how many samples the surrogate is checked; None for all."""
+        if like.device.type != "cpu" or self._apart:
+            return None
+        return max(1, CHECKED // max(1, like[0, :1].numel()))
 
     def _carried(self, stretch: Stretch) -> Past | None:
         """Return what is carried from call to call on a CPU, in calls of one timestep."""
@@ -188,13 +193,22 @@ class LayerSums:
                 stretch.after if whole else None,
                 handed,
                 stretch.later is not None and stretch.later.passed,
+                self._checked(gradient),
             )
-            if stretch.gathered is None:
-                stretch.first = gradient[0], inside.at_first()
+            if stretch.later is not None and whole:
+                stretch.later.first = None
+            if stretch.gathered is None and stretch.t > 1:
+                first = gradient[0], inside.at_first()
+                # A copy, since a view would keep all of the gradient.
+                stretch.first = (
+                    first if len(gradient) == 1 else (first[0].clone(), first[1].clone())
+                )
             mode, t, _ = stretch.key
             key = mode, t + (run.start or 0), len(gradient)
             self._fold(self.backward, key, accumulators.backward_block(inside))
-            both = products(stretch.spikes[run], downstream)
+            both = inside.felt
+            if both is None:
+                both = products(stretch.spikes[run], downstream)
             self.felt = both if self.felt is None else self.felt + both
             if self._level.fine:
                 self._join(key, stretch.spec.threshold, inside)

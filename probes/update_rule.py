@@ -73,7 +73,7 @@ def settled(spec: NeuronSpec, u: Tensor) -> Tensor:
     return v
 
 
-def _is_power_of_two(value: float) -> bool:
+def is_power_of_two(value: float) -> bool:
     """Return whether a product with a number is exact, so that it may be part of a sum."""
     return math.frexp(value)[0] == 0.5
 
@@ -101,8 +101,8 @@ class Update:
         self._decay = torch.tensor(spec.decay, dtype=dtype)
         self._gain = torch.tensor(spec.gain, dtype=dtype)
         self._rest = torch.tensor((1.0 - spec.decay) * spec.rest, dtype=dtype)
-        self._decay_exact = spec.gain == 1 and _is_power_of_two(spec.decay)
-        self._gain_exact = _is_power_of_two(spec.gain)
+        self._decay_exact = spec.gain == 1 and is_power_of_two(spec.decay)
+        self._gain_exact = is_power_of_two(spec.gain)
 
     def charge(self, v: Tensor, given: Tensor, out: Tensor, space: Tensor) -> None:
         """Put u, from the carried v and the input current, into ``out``; v may be ``space``."""
