@@ -3,6 +3,9 @@
 Run with ``python tests/benchmarks/recorder_overhead.py --out FILE``. A step of the conv SNN has six
 spiking layers, T = 8, 28 x 28 pixels; the recurrent net has one layer of 256 units, T = 50.
 Processor time is taken, so that a busy machine disturbs less, of pairs of neighbouring steps.
+``--only`` measures some of the rows; those that the file holds already are kept, and each says
+when it was measured. ``limit`` is what a record of conv16 takes at least: its four tensors per
+layer are read once, and the operators of a summary run without any of our code around them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ from torch import Tensor, nn
 import spikescope
 from spikescope.probes.lif import LIF
 from spikescope.probes.models.block import SpikingBlock
+
+
+NETWORKS = ("conv16", "conv32", "recurrent")
+LEVELS = ("economy", "standard", "full")
 
 
 class ConvNet(nn.Module):
@@ -153,6 +160,73 @@ def unrecorded(pairs: int) -> dict[str, Any]:
     }
 
 
+def limit(rounds: int) -> dict[str, Any]:
+    """Return the seconds that reading takes, and those of a bare summary by torch's operators."""
+    model, inputs = build("conv16")
+    with torch.no_grad():
+        shapes, x = [], inputs.expand(8, *inputs.shape)
+        for block in model.blocks:  # type: ignore[union-attr]
+            x = block(x)
+            shapes.append(x.shape)
+    layers = [[torch.rand(shape) for _ in range(4)] for shape in shapes]
+    spent: dict[str, list[float]] = {"read_once_s": [], "bare_operators_s": []}
+    for _ in range(rounds):
+        for name, act in (("read_once_s", _read), ("bare_operators_s", _bare)):
+            before = time.process_time()
+            for tensors in layers:
+                act(*tensors)
+            spent[name].append(time.process_time() - before)
+    size = sum(tensor.nbytes for tensors in layers for tensor in tensors)
+    middle = {name: statistics.median(seconds) for name, seconds in spent.items()}
+    return {"network": "conv16", "collect": "standard", "bytes": size, **middle, "rounds": rounds}
+
+
+def _read(*tensors: Tensor) -> None:
+    for tensor in tensors:
+        tensor.sum()
+
+
+def _bare(current: Tensor, spikes: Tensor, grad_input: Tensor, grad_spikes: Tensor) -> None:
+    """Do the arithmetic of a summary on pieces of 2^17 elements: replay, sums, counts."""
+    ones = torch.ones(())
+    rooms = torch.empty(3, 1 << 17)
+    flat = [tensor.flatten(1).split(1 << 17, 1) for tensor in (current, spikes)]
+    for xs, ss in zip(*flat, strict=True):
+        v = torch.zeros_like(xs[0])
+        ever = torch.zeros_like(v)
+        z, space = (room[: len(v)] for room in rooms[:2])
+        for x, s in zip(xs, ss, strict=True):
+            torch.add(x, v, alpha=0.5, out=z)
+            torch.sub(z, s, out=v)
+            z.sub_(ones)
+            for values in (z, x):
+                values.sum()
+                torch.dot(values, values)
+            z.amin()
+            z.amax()
+            torch.dot(torch.ge(z, 0.0, out=space).sub_(s), space)
+            torch.mul(z, 32.0, out=space).floor_().clamp_(-128, 127).add_(128.0)
+            torch.bincount(space.short(), minlength=256)
+            torch.addcmul(ones, z, z, out=space)
+            torch.le(space, 100.0, out=z).sum()
+            torch.reciprocal(space, out=z).sum()
+            torch.dot(z, z)
+            s.sum()
+            torch.maximum(ever, s, out=ever).sum()
+    space = rooms[2]
+    pairs = (tensor.flatten().split(1 << 17) for tensor in (spikes, grad_input, grad_spikes))
+    for s, g, total in zip(*pairs, strict=True):
+        free = space[: len(s)]
+        for values in (g, total):
+            torch.eq(values, 0.0, out=free).sum()
+            torch.mul(values, values, out=free).sum()
+        torch.add(total, g, alpha=-0.5, out=free)
+        torch.dot(free, free)
+        torch.eq(free, 0.0, out=free).sum()
+        torch.dot(s, total)
+        torch.dot(s, torch.abs(total, out=free))
+
+
 def facts() -> dict[str, Any]:
     """Return where and with what it was measured."""
     ask = ["git", "rev-parse", "--short", "HEAD"]
@@ -174,16 +248,26 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path)
     parser.add_argument("--pairs", type=int, default=12)
-    parser.add_argument("--networks", nargs="+", default=["conv16", "conv32", "recurrent"])
-    parser.add_argument("--levels", nargs="+", default=["economy", "standard", "full"])
+    names = [f"{name}-{level}" for name in NETWORKS for level in LEVELS]
+    parser.add_argument("--only", nargs="+", choices=[*names, "unrecorded", "limit"])
     wanted = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for name in wanted.networks:
-        for level in wanted.levels:
-            rows.append(measure(name, level, wanted.pairs))
-            print(json.dumps(rows[-1]), file=sys.stderr)
-    result = {**facts(), "overhead": rows, "unrecorded": unrecorded(25 * wanted.pairs)}
+    only = wanted.only or [*names, "unrecorded", "limit"]
+    known: dict[str, Any] = {}
+    if wanted.out is not None and wanted.out.exists():
+        known = json.loads(wanted.out.read_text())
+    where = facts()
+    rows = {f"{row['network']}-{row['collect']}": row for row in known.get("overhead", [])}
+    for name in only:
+        if name in names:
+            rows[name] = measure(*name.split("-"), wanted.pairs) | {"commit": where["commit"]}
+            print(json.dumps(rows[name]), file=sys.stderr)
+    rest = {name: known[name] for name in ("unrecorded", "limit") if name in known}
+    if "unrecorded" in only:
+        rest["unrecorded"] = unrecorded(25 * wanted.pairs) | {"commit": where["commit"]}
+    if "limit" in only:
+        rest["limit"] = limit(wanted.pairs) | {"commit": where["commit"]}
+    result = {**where, "overhead": [rows[name] for name in names if name in rows], **rest}
     text = json.dumps(result, indent=2)
     if wanted.out is None:
         print(text)
