@@ -29,9 +29,6 @@ _FOUR_DIGITS = {
 }
 
 
-MOST_UNPINNED = 3
-"""Columns up to which a table fits on a narrow screen."""
-
 CHARACTER = 8
 """Pixels of a character in a table, about."""
 
@@ -78,8 +75,6 @@ def grid(
         A labelled AG Grid.
     """
     many = len(frame) > 20
-    # Where columns do not fit, what a row is about stays in sight.
-    stays = "" if brief or len(frame.columns) <= MOST_UNPINNED else frame.columns[0]
     columns = [
         {
             # A field must not hold dots: AG Grid would look inside a nested object.
@@ -87,7 +82,6 @@ def grid(
             "headerName": str(header),
             "tooltipField": f"c{place}",
             **_widths(frame.iloc[:, place], header in (*wrapped, brief), sortable and many),
-            **({"pinned": "left", "lockPinned": True} if header == stays else {}),
             # Only at first: a tick must not hide what is shown by now.
             **({"initialHide": True} if header == brief else {}),
             **({"wrapText": True, "autoHeight": True} if header in (*wrapped, brief) else {}),

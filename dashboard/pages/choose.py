@@ -63,7 +63,7 @@ def render(catalogue: Any, view: View) -> Content:
         _conditions(criteria(chosen)),
         *(notice("Mind:", f"{warning[0].upper()}{warning[1:]}.") for warning in preset.warnings),
         html.H2("Code"),
-        html.Pre(code(chosen), id="code"),
+        html.Pre(code(chosen), id="code", tabIndex="0", role="region", **named("Code")),
         html.Button(
             "Copy the code", id={"type": "copy", "index": "code"}, className="save",
             **named("Copy the code"),
