@@ -28,7 +28,6 @@ import spikescope
 from spikescope.probes.lif import LIF
 from spikescope.probes.models.block import SpikingBlock
 
-
 NETWORKS = ("conv16", "conv32", "recurrent")
 LEVELS = ("economy", "standard", "full")
 
