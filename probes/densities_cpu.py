@@ -91,7 +91,8 @@ class Densities:
         for k, exponent in enumerate(exponents):
             if exponent > self._exponents[t + k]:  # the narrower of the two ranges gives way
                 doublings = exponent - self._exponents[t + k]
-                self._counts[t + k] = coarsen_density(self._counts[t + k], doublings)
+                if self._counts[t + k].any():
+                    self._counts[t + k] = coarsen_density(self._counts[t + k], doublings)
                 self._exponents[t + k] = exponent
         self._counts[t : t + len(bins)] += (
             counted.view(len(bins), _LANES, DENSITY_BINS).sum(1).numpy()
