@@ -198,16 +198,16 @@ def next_step(path: str | Path, resume: bool | int) -> int:
     Args:
         path: folder of its run.
         resume: the step itself, or True for the one behind the last of which the run knows
-            anything; 0 if there is no run.
+            anything, 0 if there is no run.
     """
+    if resume is not True:
+        return int(resume)
     if is_remote(path):
         copy = Copy(str(path))
         return next_step(copy.path, resume) if copy.pull() else 0
     path = Path(path)
     if not (path / HEADER).is_file():
         return 0
-    if resume is not True:
-        return int(resume)
     last = -1
     for table in ("records", "scalars"):
         for part in part_paths(path, table):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import cycle
 
 from torch import Tensor
 
 from .batch import Batch
 
 MOST_SCALARS = 4000
-"""Scalars that may wait while the writer has no room; beyond it those of every other step go."""
+"""Scalars that may wait while the writer has no room; beyond it every other one of a name goes."""
 
 
 class SpikescopeWarning(UserWarning):
@@ -67,8 +69,8 @@ class Journal:
         self.scalars = batch.scalars + self.scalars
         self.events = batch.events + self.events
         if len(self.scalars) > MOST_SCALARS:
-            kept = set(sorted({step for step, _, _ in self.scalars})[::2])
-            self.scalars = [entry for entry in self.scalars if entry[0] in kept]
+            turns: dict[str, Iterator[bool]] = defaultdict(lambda: cycle((True, False)))
+            self.scalars = [entry for entry in self.scalars if next(turns[entry[1]])]
 
     def take(self, batch: Batch) -> Batch:
         """Hand everything that is kept over to a batch."""

@@ -59,14 +59,6 @@ def _wraps(module: nn.Module) -> str | None:
     return None
 
 
-def is_compiled(model: nn.Module) -> bool:
-    """Return whether a model or a part of it is compiled by ``torch.compile``."""
-    compiler = sys.modules.get("torch._dynamo.eval_frame")
-    return compiler is not None and any(
-        isinstance(module, compiler.OptimizedModule) for module in model.modules()
-    )
-
-
 def rank() -> tuple[int, int]:
     """Return this process's rank and the number of processes; ``(0, 1)`` when it is alone."""
     group = torch.distributed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..data.store import RunStore
+from ..data.store import RunBusy, RunStore
 from . import ranks
 from .batch import Batch
 from .lint import judge_surrogates
@@ -75,7 +75,6 @@ class Outlet:
             What the user should hear of it, its kind and a sentence.
 
         Raises:
-            RunBusy: another process writes the run.
             OSError: the folder cannot be made.
         """
         this, several = rank()
@@ -85,7 +84,14 @@ class Outlet:
             self._share = ranks.RankStore(self.meeting, this, share, step)
             self._writer = Writer(self._share, self.news)
             return None
-        store = RunStore(self._wanted, content, resume=resume, max_bytes=share)
+        taken = ""
+        try:
+            store = RunStore(self._wanted, content, resume=resume, max_bytes=share)
+        except RunBusy as busy:
+            # Whoever holds it may be dead, on a host that cannot be asked: better a run beside it
+            # than none.
+            taken = str(busy)
+            store = RunStore(self._wanted, content, max_bytes=share)
         if self.meeting:
             ranks.tell(self.meeting, store.address)
             self._told = True
@@ -96,6 +102,8 @@ class Outlet:
             # The local side of a remote run lacks what the other ranks write.
             where = self.path if self.meeting else store.path
             self._live = LiveFindings(where, self._on_findings)
+        if taken:
+            return "busy", f"{taken}; this run is written to {store.address!r}"
         if resume is True and store.broken_off:
             return "resumed", _BROKEN_OFF.format(path=store.address, step=store.first)
         resumed = resume is not False and "resumed" in store.header

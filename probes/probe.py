@@ -68,9 +68,10 @@ def watch(
         max_bytes: bound of the run's size; neighbouring records are merged to stay within it, the
             newest last. None for no bound.
         resume: go on with the run at ``path`` if there is one: a number if the training goes on
-            at that step, that of a checkpoint say (what the run holds from there on is removed);
-            True behind the last step that it knows, which is the training's own where it ended
-            by itself, and may be another after a kill.
+            at that step, say :attr:`Probe.steps` of a checkpoint (what the run holds from there on
+            is removed, merged records as a whole); True behind the last step that it knows, which
+            is the training's own where it ended by itself, and may be another after a kill. If
+            another process still writes that run, the next free name is taken and said.
 
     Returns:
         A :class:`Probe`, to be used in a ``with`` statement.
@@ -119,6 +120,7 @@ class Probe:
         self._session = Session(model, path, settings, on_findings)
         self._entered = False
         self._inside = False
+        self._ended = 0
 
     def __enter__(self) -> Probe:
         self._entered = True
@@ -158,6 +160,11 @@ class Probe:
         return self._session.recording
 
     @property
+    def steps(self) -> int:
+        """Number of steps that have ended, those before a restart, too: for a checkpoint."""
+        return self._session.first + self._ended
+
+    @property
     def cost(self) -> dict[str, Any]:
         """What recording has cost so far: share of the training's time, steps, seconds."""
         return self._guarded(self._session.facts)() or {}
@@ -180,6 +187,7 @@ class Probe:
             scalars: further numbers of this step, by name.
         """
         session = self._session
+        self._ended += 1  # also while nothing is recorded: a checkpoint may ask
         if not session.active:
             return
         # Called in every step, recorded or not: no guard of its own, no clock but the session's.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ..data.store import RunBusy, next_step
+from ..data.store import next_step
 from . import ranks
 from .batch import Batch
 from .budget import Cost
@@ -46,7 +46,8 @@ class Session:
         settings: what the probe was asked to do.
         on_findings: told of findings while the training goes on.
 
-    ``active`` says whether it still records, ``pace`` which steps, ``outlet`` where to.
+    ``active`` says whether it still records, ``pace`` which steps, ``outlet`` where to; ``first``
+    is the step that the training begins with.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Session:
         self.outlet = Outlet(path, settings, on_findings)
         self.pace = Pace(settings.schedule, Cost(settings.budget))
         self._model, self._wanted, self._set = model, path, settings
-        self._step = 0
+        self.first = self._step = 0 if settings.resume is True else int(settings.resume)
         self._recorder: Recorder | None = None
         self._known: list[dict[str, Any]] = []
         self._journal = Journal()
@@ -126,7 +127,7 @@ class Session:
         self.active = True
         claim(modules.values(), self._wanted)
         if self._set.resume is not False:
-            self._step = next_step(self._wanted, self._set.resume)
+            self.first = self._step = next_step(self._wanted, self._set.resume)
         if found:
             self._open(found)
         # Otherwise the first recorded step tells whether there is anything to write.
@@ -150,14 +151,7 @@ class Session:
         schedule, settings = self._set.schedule, self._set.facts()
         content = header(self._model, found, self._recorder.refused, schedule) | settings
         self._known = content["layers"]
-        try:
-            notice = self.outlet.open(content, unwrapped(self._model), self._step)
-        except RunBusy as error:
-            self.active = False
-            self._release()
-            self.outlet.stay_shut()
-            self.say("", "busy", f"{error}; the probe stays off", event=False)
-            return
+        notice = self.outlet.open(content, unwrapped(self._model), self._step)
         if self.path is not None:
             claim(self._modules(), self.path)
         if notice is not None:
@@ -261,8 +255,6 @@ class Session:
                 self._stay_off(layers)
                 return
             self._open([])
-            if not self.outlet.is_open:
-                return
         for layer in layers:
             if not layer.get("covered", True) and layer not in self._known:
                 event = (self._step, layer["name"], "not_covered", layer["reason"])

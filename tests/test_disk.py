@@ -101,7 +101,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def said(warned: list[warnings.WarningMessage]) -> list[str]:
-    return [str(w.message) for w in warned if w.category is spikescope.SpikescopeWarning]
+    """Return what the probe said, but for the empty steps of those who wait."""
+    all_said = [str(w.message) for w in warned if w.category is spikescope.SpikescopeWarning]
+    return [text for text in all_said if "no spiking layer was called" not in text]
 
 
 def assert_readable(path: Path, whole: Any) -> None:

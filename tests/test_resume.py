@@ -46,7 +46,7 @@ def train(path: Path, checkpoint: Path, killed: int = -1, **settings: Any) -> No
             probe.step(loss=loss)
             if (step + 1) % 4 == 0 and step < CHECKPOINT:
                 state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                torch.save(state | {"step": step + 1}, checkpoint)
+                torch.save(state | {"step": probe.steps}, checkpoint)
             if step == killed:
                 deadline = time.monotonic() + 20.0
                 while writer.PART_ROWS == 1 and time.monotonic() < deadline:
@@ -120,6 +120,18 @@ def test_without_the_step_a_killed_run_says_at_which_it_goes_on(
     # The control: counted on, the steps behind the checkpoint are there twice.
     with pytest.raises(AssertionError):
         assert_is(open_run(path), undisturbed)
+
+
+def test_the_steps_of_a_training_are_counted_whether_recorded_or_not(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+    with pytest.warns(spikescope.SpikescopeWarning, match="no spiking layer"):
+        probe = spikescope.watch(model, tmp_path / "run", every=1, resume=8)
+        with probe:
+            model(torch.zeros(1, 4))
+            probe.step()
+            probe.step()
+    assert not probe.active
+    assert probe.steps == 10
 
 
 def test_a_run_that_ended_by_itself_goes_on_without_a_word(tmp_path: Path) -> None:
