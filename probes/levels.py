@@ -8,9 +8,9 @@ full       that, the joint histogram of (u - threshold) and |dL/ds| of each laye
            replay, and maps over units of how often each fired.
 ========== ======================================================================================
 
-A recorded step of a convolutional network of six spiking layers takes 1.4, 1.7 and 2.8 times what
+A recorded step of a convolutional network of six spiking layers takes 1.2, 1.5 and 2.3 times what
 another does (one core, torch on a CPU), of a recurrent layer that is called timestep by timestep
-1.5, 2.0 and 2.7 times; ``tests/benchmarks/recorder_overhead.py`` measures it.
+1.6, 2.2 and 2.8 times; ``tests/benchmarks/recorder_overhead.py`` measures it.
 """
 
 from __future__ import annotations
