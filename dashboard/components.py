@@ -98,6 +98,9 @@ def grid(
         "enableCellTextSelection": True,
         "tooltipShowDelay": 300,
         "ensureDomOrder": True,
+        # Else the browser gives no size to a table below the fold, and AG Grid shows no cell before
+        # it knows one: whoever hears the page would find a table without cells.
+        "suppressContentVisibilityAuto": True,
     }
     if select:
         options["rowSelection"] = {
