@@ -128,15 +128,19 @@ _DRAWN = """() => [...document.querySelectorAll(".dash-graph")].every(
     graph => graph.querySelector(".gtitle"))"""
 
 
-def grave(page: Page, figures: bool = True) -> list[str]:
+def grave(page: Page, figures: bool = True, contrast: bool = True) -> list[str]:
     """Return the violations that axe-core calls serious or critical.
 
     Args:
         page: what is looked at.
         figures: whether to look into the figures, too: that takes most of the time.
+        contrast: whether to hold the colours of every text to a contrast: that takes half of what
+            is left.
     """
     context = None if figures else {"exclude": [".js-plotly-plot"]}
-    results = Axe().run(page, context=context, options={"resultTypes": ["violations"]})
+    rules = {"color-contrast": {"enabled": contrast}}
+    options = {"resultTypes": ["violations"], "rules": rules}
+    results = Axe().run(page, context=context, options=options)
     return [
         f"{each['id']}: {each['nodes'][0]['html'][:200]} {each['nodes'][0]['failureSummary'][:200]}"
         for each in results.response["violations"]
