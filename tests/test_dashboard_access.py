@@ -49,17 +49,16 @@ def test_no_table_fails_axe(visitor: Visitor) -> None:
         for width in (390, 1280):
             page.set_viewport_size({"width": width, "height": 900})
             expect(page.locator(UNREADY)).to_have_count(0)
-            # Tables are made alike: the contrast of one stands for all, below.
-            found = grave(page, contrast=False)
+            # Tables are made alike: the contrast of one stands for all.
+            found = grave(page, contrast=name == "flow" and width == 1280)
             assert found == [], (name, width, found)
         tables += page.locator(".grid").count()
     assert tables > 20
-    for theme in ("light", "dark"):
-        page = visitor.open(View(run="digits", page="layer", show="tables", theme=theme).search())
-        expect(page.locator("html")).to_have_attribute("data-mantine-color-scheme", theme)
-        expect(page.locator(UNREADY)).to_have_count(0)
-        page.wait_for_timeout(250)
-        assert grave(page) == []
+    page = visitor.open(View(run="digits", page="flow", show="tables", theme="dark").search())
+    expect(page.locator("html")).to_have_attribute("data-mantine-color-scheme", "dark")
+    # Colours fade in; a contrast in between is nobody's.
+    page.wait_for_timeout(250)
+    assert grave(page) == []
 
 
 def test_axe_sees_what_is_wrong(visitor: Visitor) -> None:
