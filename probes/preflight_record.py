@@ -42,6 +42,7 @@ class _Keeper(LayerHooks):
     def __init__(self, layer: SpikingLayer, adapter: Adapter, order: list[str]) -> None:
         super().__init__(layer, adapter, lambda act: act, lambda gradient: gradient, apart=True)
         self.calls: list[tuple[bool, Visit, Tensor, Tensor]] = []
+        self.downstream: dict[Visit, Tensor | None] = {}
         self._order = order
 
     def _record(
@@ -51,9 +52,14 @@ class _Keeper(LayerHooks):
             self._order.append(self.layer.name)
         call = super()._record(module, state, current, output, **how)
         timed = self._adapter.time_first(module, current).float()
-        begin = torch.broadcast_to(state.v.float(), timed.shape[1:])
+        start = state.start(self._adapter.live_spec(module, self.layer))
+        begin = torch.broadcast_to(start.float(), timed.shape[1:])
         self.calls.append((state.fresh or not self.calls, call, timed, begin))
         return call
+
+    def _at_output(self, call: Visit, gradient: Tensor) -> None:
+        super()._at_output(call, gradient)
+        self.downstream[call] = call.grad_spikes
 
     @property
     def mismatch(self) -> float:
@@ -160,7 +166,7 @@ def _record(
         joined = torch.cat([tensor.detach() for tensor in tensors])
         return joined.reshape(steps, samples, units)[:, :, pick].float().cpu().numpy()
 
-    gradients = [call.grad_spikes for call, _, _ in parts]
+    gradients = [keeper.downstream.get(call) for call, _, _ in parts]
     grad_s = None
     if any(gradient is not None for gradient in gradients):
         grad_s = flat(

@@ -6,7 +6,6 @@ rounded in another way.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -42,7 +41,7 @@ class Slope:
         plain = isinstance(surrogate.peak, int | float) and isinstance(surrogate.width, int | float)
         if surrogate.shape == "arctan" and plain:
             self._steep = 1.0 / surrogate.width**2
-            edge = _edge(surrogate, dtype)
+            edge = _known_edge(surrogate, dtype)
             self._edge = None if edge is None else torch.tensor(edge, dtype=dtype)
 
     def sums(self, z: Tensor, reach: float, space: Tensor) -> Found:
@@ -85,7 +84,20 @@ class Slope:
         return True
 
 
-@lru_cache(maxsize=64)
+_edges: dict[tuple[Surrogate, torch.dtype], float | None] = {}
+_MOST_EDGES = 64
+
+
+def _known_edge(surrogate: Surrogate, dtype: torch.dtype) -> float | None:
+    # By hand: a compiler that looks on warns of the caches of functools.
+    key = surrogate, dtype
+    if key not in _edges:
+        if len(_edges) >= _MOST_EDGES:
+            _edges.clear()
+        _edges[key] = _edge(surrogate, dtype)
+    return _edges[key]
+
+
 def _edge(surrogate: Surrogate, dtype: torch.dtype) -> float | None:
     """Return up to which 1 + (z / width)^2, as it is rounded here, z counts as covered.
 

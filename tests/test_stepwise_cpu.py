@@ -39,7 +39,7 @@ def test_coverage_is_counted_bit_for_bit_at_its_edge(
     assert covered == want
     assert total == pytest.approx(float(heights.double().sum()), rel=1e-6)
     assert square == pytest.approx(float(heights.double().square().sum()), rel=1e-6)
-    monkeypatch.setattr(slopes_cpu, "_edge", lambda *_: 100.0 * (1 + 1e-5))
+    monkeypatch.setattr(slopes_cpu, "_known_edge", lambda *_: 100.0 * (1 + 1e-5))
     assert sums()[2] != want  # an edge that is a little off
 
 

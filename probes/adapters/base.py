@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor, finfo, nn
+from torch import Tensor, finfo, nn, no_grad
 
-from ...analysis.neuron import NeuronSpec
+from ...analysis.neuron import NeuronSpec, after_reset, fires
 from ...analysis.surrogate import Surrogate
 from .measure import derivative
 from .writing import SAME, Undo, device_of, has_derivative, same_number, same_slope
@@ -37,7 +37,7 @@ class State(NamedTuple):
     """What a layer carries into a call.
 
     Args:
-        v: potential after the last reset, ``[N, ...]``.
+        v: potential after the last reset, ``[N, ...]``, but see ``late``.
         current: filtered current of a synapse, ``[N, ...]``; None for none or an empty one.
         fresh: whether the call begins a new sequence.
         joined: whether the gradient flows through the state into the call before; not so where
@@ -52,6 +52,18 @@ class State(NamedTuple):
     joined: bool = True
     passed: bool = False
     late: bool = False
+
+    def start(self, spec: NeuronSpec) -> Tensor:
+        """Return the potential after the last reset, also where that is yet to come.
+
+        Args:
+            spec: the dynamics in force.
+        """
+        if not self.late:
+            return self.v
+        spec = replace(spec, delayed_reset=True)
+        with no_grad():
+            return after_reset(spec, self.v, fires(spec, self.v))
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ class _Watcher:
         spikes = adapter.time_first(module, adapter.spikes(module, output).detach())
         with torch.no_grad():
             spikes = spikes / spec.spike_height
-            u, _ = capture.membrane(spec, current, spikes, state.v, state.current)
+            u, _ = capture.membrane(spec, current, spikes, state.start(spec), state.current)
             theta = spec.threshold
             if capture.is_timed(theta, u):
                 theta = theta[-1]
