@@ -35,9 +35,10 @@ CHARACTER = 8
 WIDEST = 260
 """Pixels that a column takes for its text; the rest of a longer one is on hover."""
 
-_BRIEFLY = (
-    "params.api.setColumnsVisible({}, params.clientWidth < 768)",
-    "params.api.setColumnsVisible({}, params.clientWidth >= 768)",
+_BRIEFLY = tuple(
+    # The word of a new size may come when the visitor is on another page already.
+    f"params.api.isDestroyed() ? null : params.api.setColumnsVisible({{}}, {when})"
+    for when in ("params.clientWidth < 768", "params.clientWidth >= 768")
 )
 """What a grid does when its size is another: one column for all, or all others."""
 
