@@ -131,12 +131,13 @@ def test_the_keyboard_chooses_a_timestep(visitor: Visitor) -> None:
     ribbon = page.locator(".gtitle", has_text="u over training")
     expect(ribbon).to_have_text("u over training, t = 6 (train)")
     expect(field).to_have_value("6")
-    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "none"
+    outline = "field => getComputedStyle(field).outlineStyle"
+    assert field.evaluate(outline) == "none"
     field.focus()
     page.keyboard.press("Enter")
     page.get_by_role("option", name="6", exact=True).wait_for()
     # A field that is in use is seen to be.
-    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert field.evaluate(outline) == "solid"
     for _ in range(6):
         page.keyboard.press("ArrowUp")
         if page.locator("[role=option][data-combobox-selected]").all_inner_texts() == ["5"]:

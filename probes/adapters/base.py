@@ -63,7 +63,8 @@ class State(NamedTuple):
             return self.v
         spec = replace(spec, delayed_reset=True)
         with no_grad():
-            return after_reset(spec, self.v, fires(spec, self.v))
+            v: Tensor = after_reset(spec, self.v, fires(spec, self.v))
+        return v
 
 
 @dataclass(frozen=True)
