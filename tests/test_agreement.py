@@ -194,7 +194,9 @@ if rank == slow:
         finish(*args)
     Recorder.finish = late
 optimizer = torch.optim.SGD(model.parameters(), 0.05)
-with spikescope.watch(model, f"{folder}/run", every=1, budget=0.3) as probe:
+# Who dies early must have recorded something by then, also where the first record takes long.
+budget = 0.9 if dies >= 0 else 0.3
+with spikescope.watch(model, f"{folder}/run", every=1, budget=budget) as probe:
     began = last = time.perf_counter()
     slowest = 0.0
     for step in range(20 * steps):
